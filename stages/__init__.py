@@ -1,0 +1,48 @@
+"""The stages of `wm`: an ordered table. Importing it loads nothing heavy."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One verb: a command, a file, and the kind of artifact that it writes."""
+
+    name: str  # the command
+    module: str  # stages.<module>
+    section: str  # the section of a recipe that configures it
+    reads: tuple[str, ...]  # kinds of its parents
+    writes: str  # kind, which is also the folder in the workspace
+    line: str  # what it does, for people
+    aliases: tuple[str, ...] = ()
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("rollout", "rollout", "rollout", (), "rollouts",
+          "Record episodes of the world with a data policy."),
+    Stage("train-vision", "train_vision", "vision", ("rollouts",), "vision",
+          "Train V: frames to latents and back.", ("train-vae",)),
+    Stage("sample-latents", "sample_latents", "latents", ("rollouts", "vision"), "latents",
+          "Encode every recorded frame with V."),
+    Stage("train-memory", "train_memory", "memory", ("latents",), "memory",
+          "Train M: predict the next latent from latent and action."),
+    Stage("train-control", "train_control", "control", ("vision", "memory"), "control",
+          "Search the controller C in the world."),
+    Stage("evaluate", "evaluate", "evaluate", ("control",), "evaluations",
+          "Score the agent on held-out episodes of the reference world."),
+)  # fmt: skip
+
+
+def stage_named(name: str) -> Stage:
+    """The stage with this name or alias; KeyError when there is none."""
+    for stage in STAGES:
+        if name == stage.name or name in stage.aliases:
+            return stage
+    raise KeyError(name)
+
+
+def stage_writing(kind: str) -> Stage:
+    """The stage that writes this kind of artifact; KeyError when there is none."""
+    for stage in STAGES:
+        if stage.writes == kind:
+            return stage
+    raise KeyError(kind)
