@@ -6,7 +6,7 @@ of a frame, `A` size of an action as the memory sees it, `Z` latent size, `E` ep
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +15,53 @@ Frames = NDArray[np.uint8]  # [B, H, W, C]
 Actions = NDArray[Any]  # float32 [B, A] for a box, int64 [B] for a choice
 Mask = NDArray[np.bool_]  # [B]
 
+Value = TypeVar("Value")
+RULE = "rule"  # key of a field's metadata under which its SettingRule lies
+
+
+@dataclass(frozen=True)
+class SettingRule:
+    """What a key of a recipe means and which values it takes; bounds hold for each element."""
+
+    doc: str
+    low: float | None = None  # smallest value allowed
+    high: float | None = None  # largest value allowed
+    above: float | None = None  # values must be greater than this
+    choices: tuple[str | int, ...] = ()
+
+
+def setting(
+    default: Value,
+    *,
+    doc: str,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    choices: tuple[str | int, ...] = (),
+) -> Value:
+    """Declare a field of a frozen Config: its default, its documentation and its range."""
+    rule = SettingRule(doc, low, high, above, choices)
+    return field(default=default, metadata={RULE: rule})
+
 
 @dataclass(frozen=True)
 class WorldSpec:
     """The `[world]` section: which world is stepped and what the agent sees of it."""
 
-    env: str = "CarRacing-v3"
-    engine: str = "auto"  # auto | gymnasium | envpool; resolved once per workspace
-    repeat: int = 1  # engine frames per action: the time step of M and C alike
-    crop: tuple[int, int, int, int] = (0, 84, 0, 96)  # rows from, to, columns from, to
-    size: int = 64  # frames are resized to size x size
-    max_frames: int = 0  # time limit in engine frames; 0 keeps the environment's own
+    env: str = setting("CarRacing-v3", doc="id of the environment, as gymnasium spells it")
+    engine: str = setting(
+        "auto",
+        choices=("auto", "gymnasium", "envpool"),
+        doc="what steps the environment; auto is resolved once per workspace",
+    )
+    repeat: int = setting(1, low=1, doc="engine frames per action: the time step of M and C alike")
+    crop: tuple[int, int, int, int] = setting(
+        (0, 84, 0, 96), low=0, doc="part of the frame to keep: rows from, to, columns from, to"
+    )
+    size: int = setting(64, low=1, high=1024, doc="frames are resized to size x size pixels")
+    max_frames: int = setting(
+        0, low=0, doc="time limit in engine frames; 0 keeps the environment's own"
+    )
 
 
 @dataclass(frozen=True)
@@ -52,8 +88,11 @@ class ActionSpec:
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of every lane returned. A lane that had finished before repeats its last
-    observation with zero reward, zero frames and its final flags."""
+    """What one step of every lane returned.
+
+    A lane that had finished before repeats its last observation with zero reward, zero frames and
+    its final flags.
+    """
 
     observation: Frames  # [B, H, W, C]
     reward: NDArray[np.float64]  # [B], summed over repeated frames
@@ -118,7 +157,7 @@ class EpisodeOutcome:
 class Resources:
     """What a run may use. Changes how long it takes, never what comes out."""
 
-    workers: int = 0  # 0: as many as cores this process may run on
+    workers: int | None = None  # None: as many as cores this process may run on
     device: str = "auto"  # auto | cpu | cuda | mps
     threads: int = 0  # math threads of training; 0: as many as cores
 

@@ -1,1 +1,1 @@
-"""Room."""
+"""M: (latent, action) -> distribution of the next latent."""

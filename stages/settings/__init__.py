@@ -1,1 +1,1 @@
-"""Room."""
+"""Typed configuration: what may be set, by whom it was set, and recipes that set it."""

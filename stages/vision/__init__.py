@@ -1,1 +1,1 @@
-"""Room."""
+"""V: frame <-> latent."""

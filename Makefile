@@ -1,0 +1,81 @@
+# `make` prints the targets. PRESET, RECIPE, WORKERS, SEED, WORKSPACE and PYTHON can be set.
+PYTHON    ?= python3
+RECIPE    ?= carracing
+PRESET    ?= quick
+WORKSPACE ?= data/workspaces/$(RECIPE)-$(PRESET)
+WORKERS   ?=
+SEED      ?=
+
+VENV := .venv
+BIN  := $(VENV)/bin
+WM   := $(BIN)/wm
+OPTIONS = -w $(WORKSPACE) --recipe $(RECIPE) --preset $(PRESET) \
+	$(if $(WORKERS),--workers $(WORKERS)) $(if $(SEED),--seed $(SEED))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_CONSTRAINT := constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help all test setup setup-dev rollout train-vision train-vae sample-latents train-memory \
+	train-control evaluate status verify doctor lint types contracts quicktest format
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+all: $(VENV)/.ready ## set up, then run the whole pipeline (PRESET=debug|quick|hour|paper)
+	$(WM) run $(OPTIONS)
+
+test: lint types contracts ## set up, then lint, check types and contracts, and run all tests
+	$(BIN)/python -m pytest
+
+setup: $(VENV)/.ready ## create the virtual environment and install wm into it
+
+setup-dev: $(VENV)/.ready-dev ## the same with the tools that the tests need
+
+rollout train-vision train-vae sample-latents train-memory train-control evaluate: $(VENV)/.ready
+	$(WM) $@ $(OPTIONS)
+
+# One line each for `make help`; the rule is above.
+rollout: ## record episodes
+train-vision: ## train V on them
+train-vae: ## the same as train-vision
+sample-latents: ## encode them with V
+train-memory: ## train M on the latents
+train-control: ## search C in the world
+evaluate: ## score the agent on held-out episodes
+
+status: $(VENV)/.ready ## show the workspace
+	$(WM) status -w $(WORKSPACE)
+
+verify: $(VENV)/.ready ## check every digest of the workspace
+	$(WM) verify -w $(WORKSPACE)
+
+doctor: $(VENV)/.ready ## say what this machine lacks
+	$(WM) doctor -w $(WORKSPACE)
+
+lint: $(VENV)/.ready-dev ## ruff: style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready-dev ## mypy, strict, on wm_cli and stages
+	$(BIN)/mypy
+
+contracts: $(VENV)/.ready-dev ## the directions in which rooms may import
+	$(BIN)/lint-imports
+
+quicktest: $(VENV)/.ready-dev ## the tests without whole pipelines
+	$(BIN)/python -m pytest -m "not pipeline"
+
+format: $(VENV)/.ready-dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "wm needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 all")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[fast,video]'
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet -e '.[fast,video,dev]'
+	@touch $@

@@ -1,0 +1,133 @@
+"""One run per stage and workspace: a kernel lock that dies with its holder, and says who it is."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from stages.artifacts.disk import explained, make_folder
+from stages.errors import EnvironmentLacks, StageBusy
+
+_PATIENCE = 0.5  # seconds; `holder` of another process takes the lock for an instant
+_PAUSE = 0.02
+_NOTE_LIMIT = 4096  # bytes
+
+
+class StageLock:
+    """Holds a stage while a `with` block runs. The same object may be entered again inside.
+
+    The lock file stays in place: removing it would let two processes hold two files of one name.
+    """
+
+    def __init__(self, path: Path, stage: str) -> None:
+        self.path = path
+        self.stage = stage
+        self._handle = -1
+        self._depth = 0
+        self._note = b""
+
+    def __enter__(self) -> "StageLock":
+        """Take the lock; StageBusy names the holder when there is one."""
+        if self._depth == 0:
+            self._handle = self._take()
+        self._depth += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lock back when the outermost block ends."""
+        self._depth -= 1
+        if self._depth == 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock now."""
+        return self._depth > 0
+
+    def holder(self) -> str | None:
+        """Who holds the lock, in words; None when nobody does. Never waits, changes nothing."""
+        if self.held:
+            return _in_words(self._note)
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError:  # never locked, or not ours to see
+            return None
+        try:
+            return None if _locked(handle, fcntl.LOCK_SH) else _read_note(handle)
+        finally:
+            os.close(handle)
+
+    def _take(self) -> int:
+        make_folder(self.path.parent)
+        with explained("lock", self.path):
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not self._wait(handle):
+                raise self._busy(_read_note(handle))
+            with explained("write", self.path):
+                self._note = _note_bytes()
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, self._note, 0)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
+
+    def _wait(self, handle: int) -> bool:
+        deadline = time.monotonic() + _PATIENCE
+        while not _locked(handle, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_PAUSE)
+        return True
+
+    def _busy(self, holder: str) -> StageBusy:
+        return StageBusy(
+            f"Another run holds {self.stage} of this workspace: {holder}.",
+            why="One run at a time writes the artifacts of a stage.",
+            fix="Wait for it, end it, or choose another --workspace.",
+        )
+
+
+def _locked(handle: int, mode: int) -> bool:
+    """Try the lock once; EnvironmentLacks where the file system has none."""
+    try:
+        fcntl.flock(handle, mode | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise EnvironmentLacks(
+            "This file system has no locks.",
+            why=f"{error.strerror}.",
+            fix="Choose a --workspace on a local disk.",
+        ) from error
+    return True
+
+
+def _note_bytes() -> bytes:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    note = {"host": socket.gethostname(), "process": os.getpid(), "since": now}
+    return (json.dumps(note) + "\n").encode()
+
+
+def _read_note(handle: int) -> str:
+    return _in_words(os.pread(handle, _NOTE_LIMIT, 0))
+
+
+def _in_words(content: bytes) -> str:
+    try:
+        note = json.loads(content)
+        return f"process {note['process']} on {note['host']} since {note['since']}"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "a process that has not said its name"

@@ -1,0 +1,240 @@
+"""A workspace: one folder with the artifacts of one experiment, and what its commands inherit."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from stages import STAGES, stage_writing
+from stages.artifacts.artifact import Artifact, complete_folders
+from stages.artifacts.canonical import readable_json
+from stages.artifacts.disk import (
+    explained,
+    make_folder,
+    read_file,
+    remove_stale_temporaries,
+    write_file,
+)
+from stages.artifacts.lock import StageLock
+from stages.artifacts.manifest import (
+    MANIFEST_LIMIT,
+    ParentRef,
+    check_format,
+    parse_json,
+)
+from stages.artifacts.partial import PREFIX, Partial, partial_path
+from stages.errors import ArtifactDamaged, EnvironmentLacks, InputMissing, StageError, UsageError
+
+__all__ = ["Artifact", "Workspace"]
+
+FORMAT = "wm-workspace"
+FORMAT_VERSION = 1
+WORKSPACE = "workspace.json"
+LOCK = ".lock"
+VIDEOS = "videos"
+KINDS = tuple(stage.writes for stage in STAGES)
+_ID = re.compile(r"([^/\s]+)/0*(\d{1,9})")
+
+
+class Workspace:
+    """Where stages find each other's artifacts. Reading takes no lock and changes nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._locks: dict[str, StageLock] = {}
+
+    @classmethod
+    def open(cls, root: Path, *, create: bool = False) -> "Workspace":
+        """The workspace at `root`; with `create`, made where it is missing and meant to be written.
+
+        Raises:
+            InputMissing: there is nothing at `root`.
+            UsageError: what is there is not a workspace.
+            ArtifactDamaged: workspace.json is damaged or of a newer format.
+            EnvironmentLacks: the folder cannot be made or written.
+        """
+        workspace = cls(root.absolute())
+        if create:
+            workspace._create()
+        workspace._check()
+        return workspace
+
+    @staticmethod
+    def exists(root: Path) -> bool:
+        """Whether somebody made a workspace at `root`, intact or not."""
+        with explained("read", root):
+            return (root / WORKSPACE).exists()
+
+    def settings(self) -> dict[str, Any] | None:
+        """What the first command stored for later ones; None before that."""
+        found = self._document()["settings"]
+        if found is not None and not isinstance(found, dict):
+            raise ArtifactDamaged(f"{self.root / WORKSPACE} holds no settings.")
+        return found
+
+    def store_settings(self, settings: Mapping[str, Any]) -> None:
+        """Store what later commands inherit."""
+        self._store(settings)
+
+    def scan(self, kind: str) -> tuple[list[Artifact], list[StageError]]:
+        """Complete artifacts by number, and the errors of those whose manifest is damaged."""
+        good: list[Artifact] = []
+        damaged: list[StageError] = []
+        for path in complete_folders(self._folder(kind)):
+            try:
+                good.append(Artifact.load(path, kind=kind))
+            except StageError as error:
+                damaged.append(error)
+        return good, damaged
+
+    def artifacts(self, kind: str) -> list[Artifact]:
+        """Complete artifacts of a kind whose manifest is intact, by number."""
+        return self.scan(kind)[0]
+
+    def newest(self, kind: str) -> Artifact | None:
+        """The artifact with the highest number; None when there is none.
+
+        Raises:
+            ArtifactDamaged: its manifest is damaged. An older one is never taken in silence.
+        """
+        folders = complete_folders(self._folder(kind))
+        return Artifact.load(folders[-1], kind=kind) if folders else None
+
+    def get(self, name: str) -> Artifact:
+        """The artifact with this id: "vision/0001", also "vision/1".
+
+        Raises:
+            UsageError: that is not an id.
+            InputMissing: it does not exist; those that do are listed.
+            ArtifactDamaged: its manifest is damaged.
+        """
+        kind, number = _parse_id(name)
+        for path in complete_folders(self._folder(kind)):
+            if int(path.name) == number:
+                return Artifact.load(path, kind=kind)
+        raise self._missing(f"There is no {name} in this workspace.", kind)
+
+    def matching(self, kind: str, fingerprint: str) -> Artifact | None:
+        """The newest artifact with this fingerprint: the stage's work is done already."""
+        found = [one for one in self.artifacts(kind) if one.manifest.fingerprint == fingerprint]
+        return found[-1] if found else None
+
+    def holding(self, kind: str, payload_digest: str) -> Artifact | None:
+        """The newest artifact with this content, whatever its number."""
+        wanted = payload_digest
+        found = [one for one in self.artifacts(kind) if one.manifest.payload_digest == wanted]
+        return found[-1] if found else None
+
+    def resolve(self, parent: ParentRef) -> Artifact:
+        """The artifact that another one names as its parent, found by its content.
+
+        Raises:
+            InputMissing: it is not in this workspace any more.
+        """
+        found = self.holding(parent.kind, parent.payload_digest)
+        if found is None:
+            raise self._missing(
+                f"{parent.id} with payload {parent.payload_digest[:16]} is not in this workspace.",
+                parent.kind,
+            )
+        return found
+
+    def lock(self, kind: str) -> StageLock:
+        """The lock of the stage that writes this kind; a `with` block holds it."""
+        if kind not in self._locks:
+            self._locks[kind] = StageLock(self._folder(kind) / LOCK, stage_writing(kind).name)
+        return self._locks[kind]
+
+    def lock_holder(self, kind: str) -> str | None:
+        """Who runs the stage that writes this kind, in words; None when nobody does."""
+        return self.lock(kind).holder()
+
+    def begin(self, kind: str, fingerprint: str) -> Partial:
+        """The partial of this fingerprint, new or as an earlier run left it. Hold the lock."""
+        assert self.lock(kind).held, f"begin({kind!r}) without its lock"
+        path = partial_path(self._folder(kind), fingerprint)
+        return Partial(path, kind=kind, fingerprint=fingerprint, lock=self.lock(kind)).open()
+
+    def partials(self, kind: str) -> list[Path]:
+        """Folders of unfinished work of this kind, of any configuration."""
+        return sorted(self._folder(kind).glob(f"{PREFIX}*"))
+
+    def videos(self) -> Path:
+        """The folder of recorded videos, made when missing; not an artifact."""
+        make_folder(self.root / VIDEOS)
+        return self.root / VIDEOS
+
+    def _folder(self, kind: str) -> Path:
+        assert kind in KINDS, f"{kind!r} is not a kind of artifact"
+        return self.root / kind
+
+    def _create(self) -> None:
+        make_folder(self.root)
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise EnvironmentLacks(
+                f"{self.root} cannot be written.",
+                why="Permission denied.",
+                fix="Choose a folder that you may write with --workspace.",
+            )
+        remove_stale_temporaries(self.root)
+        if not self.exists(self.root):
+            self._refuse_foreign()
+            self._store(None)
+
+    def _refuse_foreign(self) -> None:
+        ours = {*KINDS, VIDEOS}
+        for path in sorted(self.root.iterdir()):
+            if path.name not in ours and not path.name.startswith("."):
+                raise UsageError(
+                    f"{self.root} is not a workspace: it holds {path.name!r}.",
+                    fix="Choose an empty or a new folder with --workspace.",
+                )
+
+    def _check(self) -> None:
+        if not self.root.exists():
+            raise InputMissing(
+                f"There is no workspace at {self.root}.",
+                fix=f"Choose another one with --workspace, or make it: wm {STAGES[0].name}",
+            )
+        self._document()
+
+    def _document(self) -> dict[str, Any]:
+        path = self.root / WORKSPACE
+        try:
+            content = read_file(path, limit=MANIFEST_LIMIT)
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{self.root} is not a workspace.",
+                why=f"It has no {WORKSPACE}.",
+                fix=f"Choose another one with --workspace, or make it: wm {STAGES[0].name}",
+            ) from error
+        found = parse_json(content, source=str(path))
+        check_format(found, name=FORMAT, version=FORMAT_VERSION, source=str(path))
+        return {"settings": None, **found}
+
+    def _store(self, settings: Mapping[str, Any] | None) -> None:
+        document = {"format": FORMAT, "format_version": FORMAT_VERSION, "settings": settings}
+        write_file(self.root / WORKSPACE, readable_json(document))
+
+    def _missing(self, what: str, kind: str) -> InputMissing:
+        existing = [path.name for path in complete_folders(self._folder(kind))]
+        shown = ", ".join(f"{kind}/{name}" for name in existing)
+        return InputMissing(
+            what,
+            why=f"It has {shown}." if shown else "",
+            fix=f"Make one: wm {stage_writing(kind).name}",
+        )
+
+
+def _parse_id(name: str) -> tuple[str, int]:
+    match = _ID.fullmatch(name)
+    if match and match[1] in KINDS:
+        return match[1], int(match[2])
+    near = difflib.get_close_matches(name.partition("/")[0], KINDS, n=1, cutoff=0.4)
+    raise UsageError(
+        f"{name!r} is not the id of an artifact.",
+        why=f"Kinds are {', '.join(KINDS)}.",
+        fix=f"Write it like {near[0] if near else KINDS[0]}/0001.",
+    )

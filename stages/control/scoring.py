@@ -1,0 +1,59 @@
+"""Scores of an agent: what a list of episode returns says, and how sure one can be of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stages.contracts import EpisodeOutcome
+from stages.training.seeding import generator
+
+NUM_RESAMPLES = 10_000
+CONFIDENCE = 0.95
+SOLVED = 900.0  # CarRacing's reward threshold
+
+
+def bootstrap_interval(
+    returns: Sequence[float], *, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean (Efron & Tibshirani 1993, chapter 13)."""
+    values = np.asarray(returns, dtype=np.float64)
+    draws = generator(0, "bootstrap").integers(len(values), size=(NUM_RESAMPLES, len(values)))
+    means = values[draws].mean(axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def summarise(outcomes: Sequence[EpisodeOutcome]) -> dict[str, float | int]:
+    """Mean, spread and interval of the returns, and the shares that people ask for."""
+    returns = np.array([outcome.total_reward for outcome in outcomes], dtype=np.float64)
+    spread = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
+    low, high = bootstrap_interval(returns.tolist())
+    summary: dict[str, float | int] = {
+        "episodes": len(returns),
+        "mean": float(returns.mean()),
+        "std": spread,
+        "stderr": spread / len(returns) ** 0.5,
+        "ci95_low": low,
+        "ci95_high": high,
+        "median": float(np.median(returns)),
+        "min": float(returns.min()),
+        "max": float(returns.max()),
+        "mean_frames": float(np.mean([outcome.num_frames for outcome in outcomes])),
+    }
+    return summary | _laps(outcomes, returns)
+
+
+def _laps(outcomes: Sequence[EpisodeOutcome], returns: np.ndarray) -> dict[str, float]:
+    """What only a world with laps knows."""
+    if any("lap_finished" not in outcome.facts for outcome in outcomes):
+        return {}
+    laps = [outcome.facts["lap_finished"] for outcome in outcomes]
+    extra = {
+        "share_900": float((returns >= SOLVED).mean()),
+        "share_laps_finished": float(np.mean(laps)),
+    }
+    if all({"num_tiles", "track_tiles"} <= outcome.facts.keys() for outcome in outcomes):
+        missed = [o.facts["track_tiles"] - o.facts["num_tiles"] for o in outcomes]
+        extra["mean_tiles_missed"] = float(np.mean(missed))
+    return extra

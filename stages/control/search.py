@@ -1,0 +1,114 @@
+"""CMA-ES as ask and tell over a log: the log alone restores the search exactly.
+
+The strategy is pycma's (Hansen, "The CMA Evolution Strategy: A Tutorial"). It maximises.
+`replay` feeds logged fitness to a fresh strategy and compares digests of what it asks, so that
+a resumed search equals an uninterrupted one and no pickle is needed.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.errors import ArtifactDamaged, NumbersBad, UsageError
+
+MAX_BAD_SHARE = 0.5  # of a generation's candidates; beyond it the search has lost its footing
+
+
+@dataclass(frozen=True)
+class SearchShape:
+    """Settings of the strategy."""
+
+    num_parameters: int
+    population: int
+    sigma: float  # initial standard deviation
+    covariance: str = "full"  # full | diagonal
+    seed: int = 0
+
+
+class Search:
+    """One CMA-ES run. Call ask, then tell, generation after generation."""
+
+    def __init__(self, shape: SearchShape) -> None:
+        if shape.population < 4:
+            raise UsageError(
+                f"control.population = {shape.population} is too small for CMA-ES.",
+                fix="Use at least 4; the paper's is 64.",
+            )
+        self.shape = shape
+        self.generation = 0  # generations told so far
+        self._strategy = _strategy(shape)
+        self._asked: list[NDArray[np.float64]] = []
+
+    def ask(self) -> NDArray[np.float64]:
+        """The next population [population, P]."""
+        self._asked = self._strategy.ask()
+        return np.stack(self._asked)
+
+    def tell(self, fitness: NDArray[np.float64]) -> None:
+        """Higher is better; [population]. NaN candidates rank last; too many stop the search."""
+        ranked = check_fitness(fitness, generation=self.generation)
+        self._strategy.tell(self._asked, list(-ranked))
+        self.generation += 1
+
+    def replay(self, fitness: Sequence[float], digest: str) -> None:
+        """Ask, compare with the digest logged at that generation, and tell the logged fitness."""
+        if digest_of(self.ask()) != digest:
+            raise ArtifactDamaged(
+                f"The search log does not continue this search at generation {self.generation}.",
+                why="The logged population differs from the one that the settings lead to.",
+                fix="Remove the partial folder named by `wm doctor` and run the command again.",
+            )
+        self.tell(np.asarray(fitness, dtype=np.float64))
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """The distribution's mean [P]: the search's answer."""
+        return np.array(self._strategy.mean, dtype=np.float64)
+
+    @property
+    def sigma(self) -> float:
+        """The step size."""
+        return float(self._strategy.sigma)
+
+
+def digest_of(population: NDArray[np.float64]) -> str:
+    """sha256 of the asked matrix, as logged."""
+    return hashlib.sha256(np.ascontiguousarray(population).tobytes()).hexdigest()
+
+
+def check_fitness(fitness: NDArray[np.float64], *, generation: int) -> NDArray[np.float64]:
+    """Fitness with every NaN or infinity replaced by the worst finite value; NumbersBad beyond."""
+    bad = ~np.isfinite(fitness)
+    if bad.mean() > MAX_BAD_SHARE:
+        raise NumbersBad(
+            f"{int(bad.sum())} of {len(fitness)} candidates of generation {generation} have no "
+            "finite score.",
+            why="The world returned NaN rewards, or V or M produce NaN.",
+            fix="Look at the episodes with `wm evaluate`, and train M again if its loss was odd.",
+        )
+    return np.where(bad, fitness[~bad].min(), fitness) if bad.any() else fitness
+
+
+def _strategy(shape: SearchShape) -> Any:
+    """A pycma strategy without global randomness, files, signals or stopping rules of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pycma warns about optional plotting packages
+        import cma
+
+    options = {
+        "popsize": shape.population,
+        "CMA_diagonal": shape.covariance == "diagonal",
+        "seed": np.nan,
+        "randn": np.random.RandomState(shape.seed).randn,
+        "verbose": -9,
+        "verb_log": 0,
+        "verb_disp": 0,
+        "tolflatfitness": np.inf,
+        "signals_filename": "",
+    }
+    return cma.CMAEvolutionStrategy(np.zeros(shape.num_parameters), shape.sigma, options)

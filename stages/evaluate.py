@@ -1,0 +1,310 @@
+"""`wm evaluate`: score the agent on held-out episodes of the reference world, gymnasium.
+
+Seeds are the same for every agent and disjoint from all training seeds; nothing stops an episode
+early, rewards are the world's own, every frame counts. A random policy is scored beside it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages import stage_named
+from stages.agents import (
+    AgentFiles,
+    Parameters,
+    cached_vision,
+    cached_world,
+    lineage,
+    load_pilot,
+    trained_agent,
+)
+from stages.artifacts.artifact import Artifact
+from stages.artifacts.canonical import canonical_json, readable_json
+from stages.artifacts.manifest import parse_json
+from stages.artifacts.partial import Partial
+from stages.artifacts.producing import (
+    Outcome,
+    Plan,
+    check_world,
+    choose_parents,
+    only,
+    produce,
+)
+from stages.artifacts.scores import episodes_csv
+from stages.artifacts.workspace import Workspace
+from stages.contracts import (
+    Actions,
+    EpisodeOutcome,
+    Frames,
+    Job,
+    Mask,
+    Policy,
+    Step,
+    WorldSpec,
+    setting,
+)
+from stages.events import Advanced, Monitor, Report, Table
+from stages.execution.cores import resolve_workers
+from stages.execution.local import LocalExecutor
+from stages.execution.protocol import Task
+from stages.training.seeding import episode_seeds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STAGE = stage_named("evaluate")
+ALGORITHM = 1
+REFERENCE = "gymnasium"
+PROBE_EVERY = 50  # actions between frames on which V's reconstruction error is measured
+SHOWN = (
+    "episodes", "mean", "std", "stderr", "ci95_low", "ci95_high", "median", "min", "max",
+    "share_900", "share_laps_finished", "mean_tiles_missed", "mean_frames",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Config:
+    """The `[evaluate]` section."""
+
+    episodes: int = setting(100, doc="held-out episodes of the agent", low=1)
+    random_episodes: int = setting(16, doc="episodes of the random policy beside it", low=0)
+    task_episodes: int = setting(10, doc="episodes per task, driven as lanes", low=1)
+    max_steps: int = setting(0, doc="actions per episode at most; 0: to its end", low=0)
+
+
+@dataclass(frozen=True)
+class ScoringTask:
+    """Some of the held-out episodes, for the agent or for the random policy."""
+
+    who: str  # "agent" | "random"
+    world: WorldSpec
+    agent: AgentFiles
+    parameters: Parameters  # [1, P]
+    seeds: tuple[int, ...]
+    max_steps: int
+
+
+@dataclass
+class Probe:
+    """Collects some of the prepared frames that V sees while it is scored."""
+
+    frames: list["NDArray[np.uint8]"] = field(default_factory=list)
+    _num_steps: int = 0
+
+    def on_reset(self, observation: Frames, seeds: Sequence[int]) -> None:
+        """Nothing: the zoom of the first second is not what V is judged by."""
+
+    def on_step(
+        self, live: Mask, observation: Frames, actions: Actions, step: Step, live_after: Mask
+    ) -> None:
+        """Keep one lane's frame every so often."""
+        self._num_steps += 1
+        if self._num_steps % PROBE_EVERY == 0:
+            self.frames.append(observation[int(np.flatnonzero(live)[0])].copy())
+
+
+def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
+    """What this evaluation would be: the controller and the models behind it."""
+    control = only(choose_parents(workspace, STAGE, job)["control"])
+    check_world(asdict(job.world), control)
+    world = replace(job.world, engine=REFERENCE)
+    resolved = {"world": asdict(world), "evaluate": asdict(config)}
+    return Plan(STAGE, ALGORITHM, job.family, resolved, lineage(workspace, control))
+
+
+def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
+    """Drive the episodes that are missing and commit scores and the table of episodes."""
+    planned = plan(workspace, config, job)
+    control = planned.parents[0]
+
+    def build(partial: Partial) -> Outcome:
+        tasks = list(_tasks(workspace, control, config, job))
+        results = _score(tasks, partial, job, progress=progress)
+        return _written(partial, results, control, job)
+
+    report = produce(workspace, planned, job, build, progress=progress)
+    artifact = workspace.get(str(report.artifact))
+    return replace(report, tables=(score_table(artifact),), notes=_remarks(artifact))
+
+
+def score_table(evaluation: Artifact) -> Table:
+    """The agent's scores beside the random policy's."""
+    scores = evaluation.manifest.summary["scores"]
+    names = [name for name in SHOWN if any(name in row for row in scores.values())]
+    rows = tuple((name, *(scores[who].get(name) for who in scores)) for name in names)
+    return Table("Return on held-out episodes", ("what", *scores), rows)
+
+
+def run_task(task: ScoringTask) -> dict[str, Any]:
+    """Outcomes, and V's error on some of the frames; runs in a worker."""
+    from stages.worlds.driving import drive
+
+    world = cached_world(task.world, REFERENCE)
+    probe = Probe()
+    policy: Policy = (
+        load_pilot(task.agent, task.parameters, world.action_spec)
+        if task.who == "agent"
+        else _random_policy(task)
+    )
+    outcomes = drive(
+        world, policy, task.seeds, observers=(probe,), max_steps=task.max_steps or None
+    )
+    errors = _errors(task.agent, probe) if task.who == "agent" else []
+    return {"outcomes": [asdict(outcome) for outcome in outcomes], "errors": errors}
+
+
+def _random_policy(task: ScoringTask) -> Policy:
+    from stages.control.data_policies import make_data_policy
+
+    world = cached_world(task.world, REFERENCE)
+    return make_data_policy(
+        "white", world.action_spec, world.observation_shape, repeat=task.world.repeat
+    )
+
+
+def _errors(agent: AgentFiles, probe: Probe) -> list[float]:
+    if not probe.frames:
+        return []
+    from stages.vision.losses import frame_errors
+
+    model = cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
+    squares, _ = frame_errors(model, np.stack(probe.frames))
+    return [float(value) for value in squares]
+
+
+def _tasks(
+    workspace: Workspace, control: Artifact, config: Config, job: Job
+) -> Iterator[ScoringTask]:
+    agent, parameters = trained_agent(workspace, control)
+    for who, count in (("agent", config.episodes), ("random", config.random_episodes)):
+        seeds = episode_seeds("evaluation", job.seed, 0, count)
+        for start in range(0, count, config.task_episodes):
+            yield ScoringTask(
+                who=who,
+                world=replace(job.world, engine=REFERENCE),
+                agent=agent,
+                parameters=parameters[None],
+                seeds=tuple(seeds[start : start + config.task_episodes]),
+                max_steps=config.max_steps,
+            )
+
+
+def _score(
+    tasks: Sequence[ScoringTask], partial: Partial, job: Job, *, progress: Monitor
+) -> list[dict[str, Any]]:
+    """Results of all tasks in order; each is kept in the partial as soon as it is there."""
+    names = [f"task-{number:05d}.json" for number in range(len(tasks))]
+    missing = [number for number, name in enumerate(names) if not partial.has(name)]
+    total = sum(len(task.seeds) for task in tasks)
+    done = total - sum(len(tasks[number].seeds) for number in missing)
+    progress.emit(Advanced(done, total, "episodes"))
+    with LocalExecutor(resolve_workers(job.resources.workers)) as executor:
+        work = [Task(number, run_task, tasks[number]) for number in missing]
+        for finished in executor.run(work, monitor=progress):
+            number = int(finished.key)
+            partial.write(
+                names[number], canonical_json({"who": tasks[number].who, **finished.value})
+            )
+            done += len(tasks[number].seeds)
+            progress.emit(Advanced(done, total, "episodes"))
+    return [parse_json(partial.read(name) or b"", source=name) for name in names]
+
+
+def _written(
+    partial: Partial, results: Sequence[Mapping[str, Any]], control: Artifact, job: Job
+) -> Outcome:
+    from stages.control.scoring import summarise
+    from stages.worlds.making import lap_rule
+
+    outcomes = {
+        who: [EpisodeOutcome(**o) for r in results if r["who"] == who for o in r["outcomes"]]
+        for who in dict.fromkeys(result["who"] for result in results)
+    }
+    scores = {who: summarise(episodes) for who, episodes in outcomes.items()}
+    errors = [error for result in results for error in result["errors"]]
+    summary = {
+        "mean": scores["agent"]["mean"],
+        "stderr": scores["agent"]["stderr"],
+        "episodes": scores["agent"]["episodes"],
+        "scores": scores,
+        "engine": REFERENCE,
+        "trained_on": control.manifest.summary["engine"],
+        "lap_rule": lap_rule(job.world.env, REFERENCE),
+        "latent": control.manifest.summary["pilot"]["latent"],
+        "vision_error": float(np.mean(errors)) if errors else None,
+    }
+    rows = [_row(who, episode) for who, episodes in outcomes.items() for episode in episodes]
+    partial.write("episodes.csv", episodes_csv(rows))
+    partial.write("scores.json", readable_json(scores))
+    seeds = [episode.seed for episode in outcomes["agent"]]
+    return Outcome(
+        payload=["episodes.csv", "scores.json"],
+        summary=summary,
+        seeds={"purpose": "evaluation", "seeds": seeds},
+    )
+
+
+def _row(who: str, episode: EpisodeOutcome) -> dict[str, Any]:
+    row = asdict(episode)
+    facts = row.pop("facts")
+    return {"who": who, **row, **facts}
+
+
+def _remarks(evaluation: Artifact) -> tuple[str, ...]:
+    summary = evaluation.manifest.summary
+    remarks = [f"Scored on {summary['engine']}; C was trained on {summary['trained_on']}."]
+    if summary["lap_rule"]:
+        remarks.append(f"A lap ends by the rule {summary['lap_rule']}.")
+    if summary["vision_error"] is not None:
+        remarks.append(
+            f"V's reconstruction error on these pictures is {summary['vision_error']:.1f} "
+            "(sum of squares per frame)."
+        )
+    return tuple(remarks)
+
+
+def record(
+    workspace: Workspace, evaluation: str, num_episodes: int, job: Job, *, progress: Monitor
+) -> Report:
+    """Drive the first seeds of an evaluation again and write them as mp4 files into `videos/`."""
+    from stages.artifacts.video import write_video
+
+    artifact = workspace.get(evaluation)
+    control = workspace.resolve(next(p for p in artifact.manifest.parents if p.kind == "control"))
+    agent, parameters = trained_agent(workspace, control)
+    seeds = artifact.manifest.seeds["seeds"][:num_episodes]
+    section = artifact.manifest.config["evaluate"]
+    paths: list[str] = []
+    for number, seed in enumerate(seeds):
+        progress.poll()
+        progress.emit(Advanced(number, len(seeds), "videos"))
+        frames = _filmed(agent, parameters, job.world, seed, section["max_steps"])
+        path = workspace.videos() / f"{artifact.id.replace('/', '-')}-seed-{seed}.mp4"
+        write_video(path, frames, frames_per_second=FRAMES_PER_SECOND / job.world.repeat)
+        paths.append(str(path))
+    progress.emit(Advanced(len(seeds), len(seeds), "videos"))
+    return Report(command="evaluate --record", path=str(workspace.videos()), notes=tuple(paths))
+
+
+FRAMES_PER_SECOND = 50  # of CarRacing
+
+
+def _filmed(
+    agent: AgentFiles, parameters: Parameters, spec: WorldSpec, seed: int, max_steps: int
+) -> Iterator["NDArray[np.uint8]"]:
+    """The engine's own frames of one episode, one per action, as they are driven."""
+    from stages.worlds.making import make_world
+
+    with closing(make_world(spec, engine=REFERENCE)) as world:
+        pilot = load_pilot(agent, parameters[None], world.action_spec)
+        observation = world.reset([seed])
+        pilot.reset([seed])
+        num_steps = 0
+        while world.live.any() and not 0 < max_steps <= num_steps:
+            yield world.raw[0]
+            observation = world.step(pilot.act(observation, world.live)).observation
+            num_steps += 1
+        yield world.raw[0]

@@ -1,0 +1,150 @@
+"""One worker process as the supervisor sees it: started, given a job, heard, ended."""
+
+import fcntl
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from stages.errors import EnvironmentLacks
+from stages.execution.channel import Channel, dump, pack
+from stages.execution.protocol import Task
+from stages.execution.worker import READY
+
+START_SECONDS = 120.0  # a worker that is not ready by then hangs
+LOG_BYTES = 2000  # of the end of a log, for messages
+
+# A fresh interpreter with the supervisor's own search path: nothing is inherited but this.
+BOOT = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "from stages.execution.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+ONE_MATH_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+}
+
+
+@dataclass
+class Job:
+    """A task on its way through one call of run()."""
+
+    task: Task
+    run: int  # which call of run() it belongs to
+    num_losses: int = 0  # workers it has cost so far
+
+
+class WorkerHandle:
+    """A child process, the channel to it and its log."""
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self._ready = False
+        self._seconds: float | None = None
+        self._expires = math.inf
+        # No name on disk, so that nothing is left behind, whoever is killed.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by free()
+        fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be cut while written
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = self._start(theirs.fileno())
+        self.channel = Channel(ours)
+
+    def _start(self, descriptor: int) -> subprocess.Popen[bytes]:
+        words = [
+            json.dumps([str(folder) for folder in sys.path]),
+            str(descriptor),
+            str(os.getpid()),
+        ]
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-c", BOOT, *words],
+                env={**os.environ, **ONE_MATH_THREAD},
+                pass_fds=(descriptor,),
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+            )
+        except OSError as error:
+            raise EnvironmentLacks(
+                "A worker process could not be started.",
+                why=str(error),
+                fix="Use fewer with --workers.",
+            ) from error
+
+    def assign(self, job: Job, *, deadline: float | None, now: float) -> None:
+        """Hand over a job; its clock starts now, or once the worker is ready."""
+        self.job = job
+        self._seconds = deadline
+        self._expires = now + (self._limit() if self._ready else START_SECONDS)
+        os.ftruncate(self._log.fileno(), 0)  # the log then tells about this job only
+        call = dump((job.task.function, job.task.payload))
+        self.channel.send(pack((job.task.key, call)))
+
+    def _limit(self) -> float:
+        return math.inf if self._seconds is None else self._seconds
+
+    def hear(self, now: float) -> list[tuple[str, Any]]:
+        """Answers that have arrived: (RESULT, value) or (FAILURE, error)."""
+        self.channel.flush()
+        answers = []
+        for kind, content in self.channel.receive():
+            if kind == READY:
+                self._ready = True
+                self._expires = now + self._limit()
+            else:
+                answers.append((kind, content))
+        return answers
+
+    def overdue(self, now: float) -> str:
+        """What the worker did not do in time, for messages; empty while it has time."""
+        if self.job is None or now <= self._expires:
+            return ""
+        if not self._ready:
+            return f"did not start within {START_SECONDS:g} s"
+        return f"did not finish within {self._limit():g} s"
+
+    def postpone(self, seconds: float) -> None:
+        """Give the job more time because the supervisor itself was away."""
+        self._expires += seconds
+
+    def ending(self) -> str:
+        """How the process ended, for messages."""
+        code = self.process.poll()
+        if code is None:
+            return "closed its connection"
+        if code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"exited with status {code}"
+
+    def log_tail(self) -> str:
+        """The end of what the worker wrote to standard output and error during its job."""
+        size = os.fstat(self._log.fileno()).st_size
+        content = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
+        return content.decode(errors="replace").strip()
+
+    def hang_up(self) -> None:
+        """Close the connection: an orderly worker ends by itself."""
+        self.channel.close()
+
+    def end(self, *, patience: float = 0.0) -> None:
+        """Wait `patience` seconds, then kill; the log and the way it ended stay readable."""
+        self.channel.close()
+        try:
+            self.process.wait(timeout=patience)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def free(self) -> None:
+        """Close the log too."""
+        self._log.close()

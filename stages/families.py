@@ -1,0 +1,97 @@
+"""Families of systems: which stages each uses, and the model behind each role.
+
+Models are imported when they are built: listing families loads nothing heavy. A row per family;
+a new family adds a row, its models live in the rooms vision, memory and control.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.artifacts.artifact import Artifact
+from stages.artifacts.weights import unpack_tensors
+from stages.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.memory.mdn_rnn import MDNRNN
+    from stages.vision.vae import VAE
+
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One published system: the order of its stages."""
+
+    name: str
+    stages: tuple[str, ...]
+
+
+FAMILIES = {
+    "world-models": Family(
+        "world-models",
+        (
+            "rollout",
+            "train-vision",
+            "sample-latents",
+            "train-memory",
+            "train-control",
+            "evaluate",
+        ),
+    ),
+}
+
+
+def family_named(name: str) -> Family:
+    """The family; UsageError when a recipe names one that is not built."""
+    if name not in FAMILIES:
+        raise UsageError(
+            f"The family '{name}' is unknown.",
+            why=f"This version has {', '.join(FAMILIES)}.",
+            fix="Mend `family` in the recipe.",
+        )
+    return FAMILIES[name]
+
+
+def build_vision(shape: Mapping[str, Any], *, seed: int = 0) -> "VAE":
+    """An untrained V, its weights drawn from the seed."""
+    from stages.vision.vae import VAE
+
+    return VAE(shape["latent_size"], seed=seed)
+
+
+def build_memory(shape: Mapping[str, Any], *, seed: int = 0) -> "MDNRNN":
+    """An untrained M, its weights drawn from the seed."""
+    from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
+
+    return MDNRNN(MDNRNNShape(**{f.name: shape[f.name] for f in fields(MDNRNNShape)}), seed=seed)
+
+
+def load_into(model: "torch.nn.Module", path: Path) -> None:
+    """Fill a model from a safetensors file whose digest has been checked."""
+    import torch
+
+    from stages.artifacts.weights import check_shapes
+
+    tensors, _ = unpack_tensors(path)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    check_shapes(tensors, expected)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+    model.eval()
+
+
+def load_vision(artifact: Artifact) -> "VAE":
+    """V of an artifact, in evaluation mode."""
+    model = build_vision(artifact.manifest.summary["shape"])
+    load_into(model, artifact.file(WEIGHTS))
+    return model
+
+
+def load_memory(artifact: Artifact) -> "MDNRNN":
+    """M of an artifact, in evaluation mode."""
+    model = build_memory(artifact.manifest.summary["shape"])
+    load_into(model, artifact.file(WEIGHTS))
+    return model

@@ -1,0 +1,246 @@
+"""Looks at a workspace without changing it: what is there, what is stale, what is damaged."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages import Stage, stage_named
+from stages.artifacts.artifact import Artifact, remedy
+from stages.artifacts.disk import explained
+from stages.artifacts.workspace import KINDS, Workspace
+from stages.contracts import Job
+from stages.errors import ArtifactDamaged, ExitCode, StageError
+from stages.events import Advanced, Monitor, Noted, Report, Scalar, Silent, Table
+from stages.families import family_named
+from stages.pipeline import Expectation, Prepared, Request, expectations, settings_of
+from stages.settings.resolve import SEED, SEED_RULE, Settings
+from stages.settings.schema import describe
+
+NUM_NUMBERS = 3  # of a summary, in the list of artifacts
+TELLING = {  # the numbers of a summary that say most, by kind; others follow
+    "rollouts": ("episodes", "steps", "mean_return"),
+    "latents": ("episodes", "frames", "latent_size"),
+    "control": ("selected_score", "generations", "parameters"),
+    "evaluations": ("mean", "stderr", "episodes"),
+}
+
+
+def look(root: Path, request: Request, *, progress: Monitor) -> Prepared:
+    """A workspace with the settings that hold in it, as `prepare` gives it, but nothing is written.
+
+    The workspace need not exist: then it is empty.
+
+    Raises:
+        UsageError: there is something else at `root`.
+    """
+    if root.exists() and not _is_empty(root):
+        Workspace.open(root)
+    settings, _, remarks = settings_of(root, request)
+    for remark in remarks:
+        progress.emit(Noted(remark))
+    job = Job(
+        family=settings.family,
+        recipe=settings.recipe,
+        preset=settings.preset,
+        seed=settings.seed,
+        world=settings.sections["world"],
+    )
+    return Prepared(Workspace(root.absolute()), settings, job)
+
+
+def status(prepared: Prepared) -> Report:
+    """Every stage with its state, and every artifact with its size, numbers and parents."""
+    workspace, job = prepared.workspace, prepared.job
+    conditions = list(_conditions(prepared))
+    stages = Table(
+        "Stages",
+        ("stage", "artifact", "state", "because"),
+        [(one.stage.name, one.artifact, one.state, one.because) for one in conditions],
+    )
+    artifacts = Table(
+        "Artifacts",
+        ("artifact", "bytes", "numbers", "parents"),
+        [_artifact_row(workspace, artifact) for artifact in _artifacts(workspace)],
+    )
+    waiting = [one.stage.name for one in conditions if one.state != "fresh"]
+    note = "Everything is up to date." if not waiting else "`wm run` makes what is not fresh."
+    return Report(
+        command="status",
+        path=str(workspace.root),
+        up_to_date=not waiting,
+        summary={"recipe": job.recipe, "preset": job.preset, "seed": job.seed},
+        tables=(stages, artifacts) if artifacts.rows else (stages,),
+        notes=(note,),
+    )
+
+
+def verify(
+    workspace: Workspace, ids: Sequence[str] = (), *, progress: Monitor | None = None
+) -> Report:
+    """Read every file of these artifacts again, or of all; exit code 4 when one is damaged.
+
+    Raises:
+        UsageError: a word that is no id.
+        InputMissing: an id that does not exist.
+    """
+    monitor = progress or Silent()
+    found, broken = _to_verify(workspace, ids)
+    rows: list[tuple[Scalar, ...]] = [
+        (error.what.partition("/manifest")[0], "damaged", None, error.what, error.fix)
+        for error in broken
+    ]
+    total = sum(_num_bytes(artifact) for artifact in found)
+    done = 0
+    for artifact in found:
+        monitor.poll()
+        rows.append(_verified_row(artifact))
+        done += _num_bytes(artifact)
+        monitor.emit(Advanced(done // 10**6, total // 10**6, "MB", latest=artifact.id))
+    num_damaged = sum(row[1] == "damaged" for row in rows)
+    return Report(
+        command="verify",
+        path=str(workspace.root),
+        summary={"artifacts": len(rows), "damaged": num_damaged, "bytes": total},
+        tables=(Table("Artifacts", ("artifact", "state", "bytes", "because", "fix"), rows),),
+        exit_code=ExitCode.DAMAGED if num_damaged else ExitCode.DONE,
+    )
+
+
+def config_report(settings: Settings) -> Report:
+    """Every setting: its value, who chose it, and what it means."""
+    documented = describe({name: type(one) for name, one in settings.sections.items()})
+    docs = {row.key: f"{row.doc} ({row.limits})" if row.limits else row.doc for row in documented}
+    docs[SEED] = SEED_RULE.doc
+    rows = [(key, value, origin, docs[key]) for key, value, origin in settings.rows()]
+    return Report(
+        command="config",
+        summary={
+            "family": settings.family,
+            "recipe": settings.recipe,
+            "preset": settings.preset or None,
+        },
+        tables=(Table("Settings", ("key", "value", "origin", "meaning"), rows),),
+        notes=("Change one with --set KEY=VALUE.",),
+    )
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What `status` says about one stage."""
+
+    stage: Stage
+    artifact: str | None
+    state: str  # fresh | stale | missing | partial | running | damaged | waiting
+    because: str | None = None
+
+
+def _conditions(prepared: Prepared) -> Iterator[Condition]:
+    """The state of every stage of the family, in order; one that is damaged stops nothing."""
+    walk = expectations(prepared)
+    blocked = ""
+    for name in family_named(prepared.job.family).stages:
+        stage = stage_named(name)
+        if blocked:
+            yield Condition(stage, None, "waiting", f"{blocked} is damaged")
+            continue
+        try:
+            yield _condition(prepared.workspace, next(walk))
+        except StageError as error:
+            blocked = name
+            yield Condition(stage, None, "damaged", f"{error.what} {error.fix}".strip())
+
+
+def _condition(workspace: Workspace, expected: Expectation) -> Condition:
+    kind, artifact = expected.stage.writes, expected.artifact
+    shown = artifact.id if artifact else None
+    holder = workspace.lock_holder(kind)
+    if holder:
+        return Condition(expected.stage, shown, "running", holder)
+    fault = _size_fault(artifact) if artifact else None
+    if fault:
+        return Condition(expected.stage, shown, "damaged", f"{fault} {remedy(kind)}")
+    if expected.fresh:
+        return Condition(expected.stage, shown, "fresh")
+    partials = workspace.partials(kind)
+    if partials:
+        return Condition(expected.stage, shown, "partial", _unfinished(partials))
+    if artifact is None:
+        return Condition(expected.stage, None, "missing")
+    return Condition(expected.stage, shown, "stale", expected.reason)
+
+
+def _unfinished(partials: Sequence[Path]) -> str:
+    files = [path for partial in partials for path in partial.iterdir() if path.is_file()]
+    kilobytes = sum(path.stat().st_size for path in files) // 1000
+    return f"{len(files)} files ({kilobytes} kB) of unfinished work; the same command goes on"
+
+
+def _size_fault(artifact: Artifact) -> str | None:
+    """What a cheap look finds wrong with an artifact's files; `verify` reads every byte."""
+    for entry in artifact.manifest.files:
+        path = artifact.path / entry.name
+        if not path.is_file():
+            return f"{entry.name} is missing."
+        if path.stat().st_size != entry.bytes:
+            return f"{entry.name} has {path.stat().st_size} bytes instead of {entry.bytes}."
+    return None
+
+
+def _artifacts(workspace: Workspace) -> list[Artifact]:
+    return [artifact for kind in KINDS for artifact in workspace.artifacts(kind)]
+
+
+def _artifact_row(workspace: Workspace, artifact: Artifact) -> tuple[Scalar, ...]:
+    parents = [
+        _parent(workspace, ref.kind, ref.payload_digest, ref.id)
+        for ref in artifact.manifest.parents
+    ]
+    return artifact.id, _num_bytes(artifact), _numbers(artifact), ", ".join(parents) or None
+
+
+def _parent(workspace: Workspace, kind: str, payload_digest: str, written: str) -> str:
+    """The parent's id in this workspace, found by its content; copies may have another number."""
+    found = workspace.holding(kind, payload_digest) if kind in KINDS else None
+    return found.id if found else f"{written} (gone)"
+
+
+def _numbers(artifact: Artifact) -> str | None:
+    summary = artifact.manifest.summary
+    names = [name for name in TELLING.get(artifact.kind, ()) if name in summary]
+    names = list(dict.fromkeys([*names, *summary]))
+    values = {name: summary[name] for name in names if type(summary[name]) in (int, float)}
+    shown = [f"{name.replace('_', ' ')} {value:.5g}" for name, value in values.items()]
+    return ", ".join(shown[:NUM_NUMBERS]) or None
+
+
+def _num_bytes(artifact: Artifact) -> int:
+    return sum(entry.bytes for entry in artifact.manifest.files)
+
+
+def _to_verify(workspace: Workspace, ids: Sequence[str]) -> tuple[list[Artifact], list[StageError]]:
+    """The artifacts to read, and the errors of those whose manifest is damaged already."""
+    found: list[Artifact] = []
+    broken: list[StageError] = []
+    for identity in ids:
+        try:
+            found.append(workspace.get(identity))
+        except ArtifactDamaged as error:
+            broken.append(error)
+    for kind in () if ids else KINDS:
+        good, damaged = workspace.scan(kind)
+        found += good
+        broken += damaged
+    return found, broken
+
+
+def _verified_row(artifact: Artifact) -> tuple[Scalar, ...]:
+    errors = artifact.verify()
+    state = "damaged" if errors else "ok"
+    because = " ".join(error.what for error in errors) or None
+    fix = errors[0].fix if errors else None
+    return artifact.id, state, _num_bytes(artifact), because, fix
+
+
+def _is_empty(root: Path) -> bool:
+    with explained("read", root):
+        return root.is_dir() and not any(root.iterdir())

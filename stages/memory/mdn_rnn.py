@@ -1,0 +1,136 @@
+"""M of World Models: an LSTM whose output is a mixture density of the next latent.
+
+Source: Ha & Schmidhuber 2018, appendix A.2. One bias per gate: 422,368 parameters for CarRacing
+(Z 32, A 3, H 256), 1,678,785 for Doom (Z 64, A 1, H 512, restart flag, end head).
+Axes: `B` lanes, `T` time, `Z` latent size, `A` action size, `H` LSTM units, `K` components.
+The names and shapes of the weights are a file format (docs/formats.md): do not rename attributes.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from stages.errors import UsageError
+from stages.memory.lstm import LSTM, State
+from stages.memory.mixture import Prediction
+from stages.training.initial import initialise
+
+
+@dataclass(frozen=True)
+class MDNRNNShape:
+    """What determines the tensors of M and how they are read."""
+
+    latent_size: int = 32  # Z
+    action_size: int = 3  # A
+    hidden_size: int = 256  # H
+    num_mixtures: int = 5  # K, for every latent dimension by itself
+    reward_head: bool = False
+    end_head: bool = False
+    restart_flag: bool = False  # one more input: 1 on the first step of an episode
+    min_log_sigma: float = -7.0  # keeps the density of a constant dimension finite
+
+    def __post_init__(self) -> None:
+        for name in ("latent_size", "action_size", "hidden_size", "num_mixtures"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"memory.{name} = {getattr(self, name)} is too small.", fix="Use at least 1."
+                )
+
+    @property
+    def num_inputs(self) -> int:
+        """Width of one step's input: z, a and perhaps the restart flag."""
+        return self.latent_size + self.action_size + int(self.restart_flag)
+
+
+class MDNRNN(nn.Module):
+    """M: `lstm`, `head` and, where the shape says so, `reward_head` and `end_head`."""
+
+    def __init__(self, shape: MDNRNNShape, *, seed: int = 0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.lstm = LSTM(shape.num_inputs, shape.hidden_size)
+        self.head = nn.Linear(shape.hidden_size, 3 * shape.latent_size * shape.num_mixtures)
+        self.reward_head = nn.Linear(shape.hidden_size, 1) if shape.reward_head else None
+        self.end_head = nn.Linear(shape.hidden_size, 1) if shape.end_head else None
+        initialise(self, seed=seed)
+
+    def initial_state(self, num_lanes: int) -> State:
+        """State (h, c) of an episode that begins: zeros, [B, H] each."""
+        zeros = self.lstm.bias.new_zeros(num_lanes, self.shape.hidden_size)
+        return zeros, zeros.clone()
+
+    def advance(self, z: Tensor, a: Tensor, state: State, restart: Tensor | None = None) -> State:
+        """One step: z [B, Z] and a [B, A] into (h, c).
+
+        `restart` bool [B] zeroes the state of those lanes before the step; it is required when
+        the shape has a restart flag. A row does not depend on the other rows, bit for bit.
+        """
+        if restart is not None:
+            state = _cleared(state, restart)
+        return self.lstm.step(self._inputs(z, a, restart), state)
+
+    def unroll(
+        self, z: Tensor, a: Tensor, state: State | None = None, restart: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """T steps: z [B, T, Z], a [B, T, A] to h [B, T, H] after each step, and the last state.
+
+        No state means zeros. `restart` bool [B, T] as in `advance`. Fastest where restarts are
+        rare after the first step: the sequence is cut wherever a lane restarts.
+        """
+        inputs = self._inputs(z, a, restart)
+        state = self.initial_state(len(z)) if state is None else state
+        if restart is None:
+            return self.lstm.sequence(inputs, state)
+        pieces = []
+        cuts = _cuts(restart)
+        for start, stop in pairwise(cuts):
+            state = _cleared(state, restart[:, start])
+            piece, state = self.lstm.sequence(inputs[:, start:stop], state)
+            pieces.append(piece)
+        return torch.cat(pieces, dim=1), state
+
+    def heads(self, h: Tensor) -> Prediction:
+        """What h [..., H] says of the step that follows; float32 also under autocast."""
+        with torch.autocast(h.device.type, enabled=False):
+            h = h.float()
+            raw = self.head(h).unflatten(-1, (3, self.shape.latent_size, self.shape.num_mixtures))
+            logit, mean, log_sigma = raw.unbind(-3)  # [..., Z, K] each
+            return Prediction(
+                log_weight=functional.log_softmax(logit, dim=-1),
+                mean=mean,
+                log_sigma=log_sigma.clamp(min=self.shape.min_log_sigma),
+                reward=None if self.reward_head is None else self.reward_head(h).squeeze(-1),
+                end_logit=None if self.end_head is None else self.end_head(h).squeeze(-1),
+            )
+
+    def num_parameters(self) -> int:
+        """How many numbers are trained, which is how many are saved."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def _inputs(self, z: Tensor, a: Tensor, restart: Tensor | None) -> Tensor:
+        parts = [z, a]
+        if self.shape.restart_flag:
+            if restart is None:
+                raise AssertionError("this memory has a restart flag: say which lanes restart")
+            parts.append(restart.to(z.dtype).unsqueeze(-1))
+        inputs = torch.cat(parts, dim=-1)
+        if inputs.shape[-1] != self.shape.num_inputs:
+            raise AssertionError(
+                f"z {tuple(z.shape)} and a {tuple(a.shape)} do not fit {self.shape}"
+            )
+        return inputs
+
+
+def _cleared(state: State, restart: Tensor) -> State:
+    h, c = (torch.where(restart[:, None], torch.zeros_like(part), part) for part in state)
+    return h, c
+
+
+def _cuts(restart: Tensor) -> list[int]:
+    """0, every later step at which some lane restarts, and T."""
+    num_steps = restart.shape[1]
+    later = [step for step in restart.any(0).nonzero().flatten().tolist() if step > 0]
+    return [0, *later, num_steps]

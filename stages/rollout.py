@@ -1,0 +1,180 @@
+"""`wm rollout`: record episodes of the world with a data policy, shard by shard."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from stages import stage_named
+from stages.agents import AgentFiles, Parameters, action_spec, lineage, load_pilot, trained_agent
+from stages.artifacts.partial import Partial
+from stages.artifacts.producing import Outcome, Plan, check_world, produce
+from stages.artifacts.workspace import Artifact, Workspace
+from stages.contracts import Job, Policy, World, WorldSpec, setting
+from stages.errors import UsageError
+from stages.events import Advanced, Monitor, Report, Table
+from stages.execution.cores import resolve_workers
+from stages.execution.local import LocalExecutor
+from stages.execution.protocol import Task
+from stages.training.seeding import episode_seeds
+
+STAGE = stage_named("rollout")
+ALGORITHM = 1
+REFERENCE = "gymnasium"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The `[rollout]` section."""
+
+    episodes: int = setting(100, doc="episodes to record", low=1)
+    gymnasium_episodes: int = setting(
+        0, doc="how many of them are recorded on gymnasium, whatever the engine", low=0
+    )
+    policy: str = setting(
+        "brownian",
+        doc="who drives: brownian, hold, random-net, scripted, white, or a controller's id",
+    )
+    task_episodes: int = setting(16, doc="episodes per task and shard, driven as lanes", low=1)
+    max_steps: int = setting(0, doc="actions per episode at most; 0: to its end", low=0)
+
+
+@dataclass(frozen=True)
+class RecordingTask:
+    """One shard: these seeds, on this engine, into this file."""
+
+    folder: str
+    name: str
+    world: WorldSpec
+    engine: str
+    policy: str
+    agent: tuple[AgentFiles, Parameters] | None
+    seeds: tuple[int, ...]
+    max_steps: int
+
+
+def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
+    """What this rollout would be; no parents, or the controller that drives and its models."""
+    parents: tuple[Artifact, ...] = ()
+    if config.policy.startswith("control/"):
+        control = workspace.get(config.policy)
+        parents = lineage(workspace, control)
+        check_world(asdict(job.world), control)
+    section = asdict(replace(config, policy="controller")) if parents else asdict(config)
+    world = {"world": asdict(job.world), "rollout": section, "seed": job.seed}
+    return Plan(STAGE, ALGORITHM, job.family, world, parents)
+
+
+def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
+    """Record what is missing of the plan's shards and commit them as one artifact."""
+    if config.gymnasium_episodes > config.episodes:
+        raise UsageError(
+            f"rollout.gymnasium_episodes = {config.gymnasium_episodes} is more than "
+            f"rollout.episodes = {config.episodes}.",
+            fix="It counts a part of the episodes.",
+        )
+    planned = plan(workspace, config, job)
+
+    def build(partial: Partial) -> Outcome:
+        tasks = list(recording_tasks(workspace, config, job, partial.path))
+        _record(tasks, partial, job, progress=progress)
+        return _outcome(tasks, partial, config, job)
+
+    return produce(workspace, planned, job, build, progress=progress)
+
+
+def recording_tasks(
+    workspace: Workspace, config: Config, job: Job, folder: Path
+) -> Iterator[RecordingTask]:
+    """Cut the episodes into tasks; depends on the settings alone, never on the workers."""
+    agent = None
+    if config.policy.startswith("control/"):
+        agent = trained_agent(workspace, workspace.get(config.policy))
+    seeds = episode_seeds("rollout", job.seed, 0, config.episodes)
+    native = config.episodes - config.gymnasium_episodes
+    parts = [(job.world.engine, seeds[:native]), (REFERENCE, seeds[native:])]
+    number = 0
+    for engine, part in parts:
+        for start in range(0, len(part), config.task_episodes):
+            yield RecordingTask(
+                folder=str(folder),
+                name=f"shard-{number:05d}.h5",
+                world=job.world,
+                engine=engine,
+                policy=config.policy,
+                agent=agent,
+                seeds=tuple(part[start : start + config.task_episodes]),
+                max_steps=config.max_steps,
+            )
+            number += 1
+
+
+def record_shard(task: RecordingTask) -> int:
+    """Drive the task's episodes and write its shard; runs in a worker. Returns the episodes."""
+    from stages.artifacts.disk import write_file
+    from stages.artifacts.episodes import EpisodeShardWriter
+    from stages.worlds.driving import Recorder, drive
+    from stages.worlds.making import make_world
+
+    writer = EpisodeShardWriter(engine=task.engine, env=task.world.env, policy=task.policy)
+    with closing(make_world(task.world, engine=task.engine)) as world:
+        drive(
+            world,
+            _policy(task, world),
+            task.seeds,
+            observers=(Recorder(writer.append),),
+            max_steps=task.max_steps or None,
+        )
+    write_file(Path(task.folder) / task.name, writer.image())
+    return len(task.seeds)
+
+
+def _policy(task: RecordingTask, world: World) -> Policy:
+    if task.agent is not None:
+        files, parameters = task.agent
+        return load_pilot(files, parameters[None], world.action_spec)
+    from stages.control.data_policies import make_data_policy
+
+    return make_data_policy(
+        task.policy,
+        world.action_spec,
+        world.observation_shape,
+        repeat=task.world.repeat,
+    )
+
+
+def _record(
+    tasks: Sequence[RecordingTask], partial: Partial, job: Job, *, progress: Monitor
+) -> None:
+    missing = [task for task in tasks if not partial.has(task.name)]
+    total = sum(len(task.seeds) for task in tasks)
+    done = total - sum(len(task.seeds) for task in missing)
+    with LocalExecutor(resolve_workers(job.resources.workers)) as executor:
+        progress.emit(Advanced(done, total, "episodes"))
+        work = [Task(task.name, record_shard, task) for task in missing]
+        for finished in executor.run(work, monitor=progress):
+            done += finished.value
+            progress.emit(Advanced(done, total, "episodes"))
+
+
+def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, job: Job) -> Outcome:
+    from stages.artifacts.episodes import EpisodeShard
+    from stages.worlds.coverage import cover
+    from stages.worlds.making import lap_rule
+
+    shards = [EpisodeShard(partial.path / task.name) for task in tasks]
+    coverage = cover(shards)
+    engines = list(dict.fromkeys(task.engine for task in tasks))
+    rules = {engine: lap_rule(job.world.env, engine) for engine in engines}
+    return Outcome(
+        payload=[task.name for task in tasks],
+        summary={
+            "engines": engines,
+            "policy": config.policy,
+            "lap_rules": rules,
+            "actions": asdict(action_spec(job.world, job.world.engine)),
+            **coverage,
+        },
+        seeds={"purpose": "rollout", "first": tasks[0].seeds[0], "count": config.episodes},
+        tables=(Table("Coverage", ("what", "value"), tuple(coverage.items())),),
+    )

@@ -1,0 +1,378 @@
+"""`wm train-control`: search the controller C in the world with CMA-ES.
+
+The log `search.jsonl` is the search: it is replayed to resume, and kept to be read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stages import stage_named
+from stages.agents import AgentFiles, Parameters, Trial, action_spec, agent_files, run_trial
+from stages.artifacts.artifact import Artifact
+from stages.artifacts.partial import Partial
+from stages.artifacts.producing import (
+    Outcome,
+    Plan,
+    check_same_parent,
+    check_world,
+    choose_parents,
+    only,
+    produce,
+)
+from stages.artifacts.scores import log_line, parse_log
+from stages.artifacts.weights import pack_tensors
+from stages.artifacts.workspace import Workspace
+from stages.contracts import Job, setting
+from stages.errors import InputsMismatch
+from stages.events import Advanced, Monitor, Report
+from stages.execution.cores import resolve_workers
+from stages.execution.local import LocalExecutor
+from stages.execution.protocol import Task
+from stages.families import WEIGHTS
+from stages.training.seeding import episode_seeds, torch_seed
+
+if TYPE_CHECKING:
+    from stages.control.controllers import ControllerShape
+
+STAGE = stage_named("train-control")
+ALGORITHM = 1
+LOG = "search.jsonl"
+PENDING = "pending.jsonl"  # finished tasks of the generation in progress; not payload
+
+
+@dataclass(frozen=True)
+class Config:
+    """The `[control]` section."""
+
+    features: str = setting(
+        "zh", doc="what C sees: latent z, hidden state h, cell c", choices=("z", "zh", "zch")
+    )
+    hidden: int = setting(0, doc="hidden tanh units of C; 0: linear", low=0)
+    bias: bool = setting(True, doc="whether C has a bias")
+    latent: str = setting("mean", doc="z is mu, or drawn anew", choices=("mean", "sample"))
+    squash: tuple[str, ...] = setting(
+        (),
+        doc="per action: stretch -1..1 over its bounds, or clip; empty: linear",
+        choices=("linear", "clip"),
+    )
+    generations: int = setting(40, doc="generations of CMA-ES", low=1)
+    population: int = setting(32, doc="candidates per generation", low=4)
+    episodes: int = setting(2, doc="episodes per candidate", low=1)
+    sigma: float = setting(0.1, doc="initial standard deviation", above=0.0)
+    covariance: str = setting("full", doc="what CMA-ES adapts", choices=("full", "diagonal"))
+    common_tracks: bool = setting(True, doc="all candidates of a generation drive the same seeds")
+    patience: int = setting(
+        0, doc="give an episode up after so many actions without reward; 0: never", low=0
+    )
+    max_steps: int = setting(0, doc="actions per episode at most; 0: to its end", low=0)
+    task_lanes: int = setting(32, doc="episodes that one task drives as lanes", low=1)
+    select_every: int = setting(5, doc="generations between scores of the mean vector", low=1)
+    select_episodes: int = setting(16, doc="held-out episodes of such a score", low=1)
+
+
+def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
+    """What this search would be: the settings, and the V and M that C looks through."""
+    kinds = ("vision",) if config.features == "z" else STAGE.reads
+    chosen = choose_parents(workspace, STAGE, _naming(job, kinds), kinds=kinds)
+    vision = only(chosen["vision"])
+    check_world(asdict(job.world), vision)
+    _check_engine(job.world.engine, vision)
+    parents = [vision]
+    if "memory" in chosen:
+        memory = only(chosen["memory"])
+        check_world(asdict(job.world), memory)
+        check_same_parent(memory, vision)
+        parents.append(memory)
+    resolved = {"world": asdict(job.world), "control": asdict(config), "seed": job.seed}
+    return Plan(STAGE, ALGORITHM, job.family, resolved, tuple(parents))
+
+
+def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
+    """Search, or go on where the log ends, and commit the best mean vector."""
+    planned = plan(workspace, config, job)
+
+    def build(partial: Partial) -> Outcome:
+        return _Hunt(partial, planned.parents, config, job, progress).outcome()
+
+    return produce(workspace, planned, job, build, progress=progress)
+
+
+def _naming(job: Job, kinds: Sequence[str]) -> Job:
+    """The job without named parents that a V-only controller does not read."""
+    from dataclasses import replace
+
+    kept = tuple(name for name in job.parents if name.split("/")[0] in kinds or "/" not in name)
+    return replace(job, parents=kept) if set(kinds) != set(STAGE.reads) else job
+
+
+def _check_engine(engine: str, vision: Artifact) -> None:
+    from stages.worlds.making import same_pictures
+
+    known = vision.manifest.summary["engines"]
+    if not any(same_pictures(engine, other) for other in known):
+        raise InputsMismatch(
+            f"{vision.id} never saw pictures of the engine {engine}.",
+            why=f"It was trained on pictures of {', '.join(known)}.",
+            fix=f"Use --set world.engine={known[0]}, or record and train on {engine} too.",
+        )
+
+
+class _Hunt:
+    """One search in progress: the strategy, its log, and the workers that drive."""
+
+    def __init__(
+        self,
+        partial: Partial,
+        parents: Sequence[Artifact],
+        config: Config,
+        job: Job,
+        progress: Monitor,
+    ) -> None:
+        from stages.control.pilot import PilotShape
+        from stages.control.search import Search, SearchShape
+
+        self.partial, self.config, self.job, self.progress = partial, config, job, progress
+        vision, memory = parents[0], parents[1] if len(parents) > 1 else None
+        self.pilot: PilotShape = PilotShape(
+            features=config.features,
+            hidden=config.hidden,
+            bias=config.bias,
+            latent=config.latent,
+            squash=config.squash,
+        )
+        self.agent: AgentFiles = agent_files(vision, memory, self.pilot)
+        spec = action_spec(job.world, job.world.engine)
+        memory_size = memory.manifest.summary["shape"]["hidden_size"] if memory else 0
+        latent_size = vision.manifest.summary["shape"]["latent_size"]
+        self.shape: ControllerShape = self.pilot.controller(latent_size, memory_size, spec.size)
+        self.search: Search = Search(
+            SearchShape(
+                num_parameters=self.shape.num_parameters,
+                population=config.population,
+                sigma=config.sigma,
+                covariance=config.covariance,
+                seed=torch_seed(job.seed, "search") % 2**32,
+            )
+        )
+        self.records: list[dict[str, Any]] = []
+        self.best: tuple[float, int, Parameters] | None = None  # score, generation, vector
+
+    def outcome(self) -> Outcome:
+        """Run to the last generation and write the payload."""
+        self._resume()
+        with LocalExecutor(resolve_workers(self.job.resources.workers)) as self.executor:
+            while self.search.generation < self.config.generations:
+                self._generation()
+                self._selection()
+            self._selection()
+        return self._written()
+
+    def _resume(self) -> None:
+        """Replay the log; a line that a death cut is dropped."""
+        lines = self.partial.lines(LOG)
+        self.partial.keep_lines(LOG, lines)
+        for record in parse_log(lines, source=LOG):
+            self.records.append(record)
+            if "fitness" in record:
+                self.search.replay(record["fitness"], record["asked"])
+            else:
+                self._consider(record)
+            self.progress.poll()
+
+    def _generation(self) -> None:
+        """Ask, drive every candidate, tell, log."""
+        from stages.control.search import digest_of
+
+        number, config = self.search.generation, self.config
+        population = self.search.ask()
+        tracks = 1 if config.common_tracks else config.population
+        seeds = episode_seeds(
+            "search", self.job.seed, number * config.episodes * tracks, config.episodes * tracks
+        )
+        lanes = [
+            (candidate, seeds[(0 if config.common_tracks else candidate) * config.episodes + k])
+            for candidate in range(config.population)
+            for k in range(config.episodes)
+        ]
+        rows = self._drive(
+            f"g{number}",
+            [(population[candidate], seed) for candidate, seed in lanes],
+            patience=config.patience,
+        )
+        returns = np.array([row[0] for row in rows]).reshape(config.population, config.episodes)
+        fitness = returns.mean(axis=1)
+        self.search.tell(fitness)
+        self._log(
+            {
+                "generation": number,
+                "fitness": fitness.tolist(),
+                "asked": digest_of(population),
+                "sigma": self.search.sigma,
+                "frames": sum(row[1] for row in rows),
+            }
+        )
+        self._show(fitness)
+
+    def _selection(self) -> None:
+        """Score the distribution's mean on held-out seeds when it is due."""
+        told, config = self.search.generation, self.config
+        due = told % config.select_every == 0 or told == config.generations
+        scored = any("selection" in r and r["generation"] == told for r in self.records)
+        if not due or scored:
+            return
+        seeds = episode_seeds("selection", self.job.seed, 0, config.select_episodes)
+        rows = self._drive(f"s{told}", [(self.search.mean, seed) for seed in seeds], patience=0)
+        self._log(
+            {
+                "generation": told,
+                "selection": [row[0] for row in rows],
+                "frames": sum(row[1] for row in rows),
+            }
+        )
+        self._consider(self.records[-1])
+
+    def _consider(self, record: Mapping[str, Any]) -> None:
+        """Keep this mean vector when it is the best so far on the selection seeds."""
+        score = float(np.mean(record["selection"]))
+        if self.best is None or score > self.best[0]:
+            self.best = (score, record["generation"], self.search.mean)
+
+    def _drive(
+        self, name: str, lanes: Sequence[tuple[Parameters, int]], *, patience: int
+    ) -> list[tuple[float, int]]:
+        """Return and frames per lane, in order; finished tasks survive a kill in PENDING."""
+        chunks = list(_chunks(lanes, self.config.task_lanes))
+        rows = self._pending(name)
+        tasks = [
+            Task(key, run_lanes, self._trial(chunk, patience))
+            for key, chunk in enumerate(chunks)
+            if key not in rows
+        ]
+        for finished in self.executor.run(tasks, monitor=self.progress):
+            key = int(finished.key)
+            rows[key] = finished.value
+            if len(chunks) > 1:
+                self.partial.append(
+                    PENDING, log_line({"of": name, "task": key, "rows": finished.value})
+                )
+        return [row for key in range(len(chunks)) for row in rows[key]]
+
+    def _pending(self, name: str) -> dict[int, list[tuple[float, int]]]:
+        records = parse_log(self.partial.lines(PENDING), source=PENDING)
+        self.partial.remove(PENDING)
+        kept = [record for record in records if record["of"] == name]
+        if kept:
+            self.partial.keep_lines(PENDING, [log_line(record) for record in kept])
+        return {record["task"]: record["rows"] for record in kept}
+
+    def _trial(self, lanes: Sequence[tuple[Parameters, int]], patience: int) -> Trial:
+        return Trial(
+            world=self.job.world,
+            engine=self.job.world.engine,
+            agent=self.agent,
+            parameters=np.stack([vector for vector, _ in lanes]).astype(np.float32),
+            seeds=tuple(seed for _, seed in lanes),
+            patience=patience,
+            max_steps=self.config.max_steps,
+        )
+
+    def _log(self, record: dict[str, Any]) -> None:
+        self.partial.append(LOG, log_line(record))
+        self.records.append(record)
+
+    def _show(self, fitness: np.ndarray) -> None:
+        held_out = f", held-out mean vector {self.best[0]:.0f}" if self.best else ""
+        self.progress.emit(
+            Advanced(
+                self.search.generation,
+                self.config.generations,
+                "generations",
+                latest=f"population mean {fitness.mean():.0f}, best {fitness.max():.0f}{held_out}",
+            )
+        )
+
+    def _written(self) -> Outcome:
+        from stages.control.controllers import split_parameters
+
+        assert self.best is not None, "the last generation is always scored"
+        score, generation, vector = self.best
+        weights = split_parameters(self.shape, vector[None])
+        named = {name: value[0].numpy() for name, value in weights.items()}
+        self.partial.write(WEIGHTS, pack_tensors(named))
+        state = {
+            "mean": self.search.mean,
+            "selected": vector,
+            "sigma": np.array([self.search.sigma]),
+        }
+        self.partial.write("search.safetensors", pack_tensors(state))
+        self.partial.write("metrics.jsonl", "".join(_metrics(self.records)).encode())
+        return Outcome(
+            payload=[WEIGHTS, "search.safetensors", LOG, "metrics.jsonl"],
+            summary=self._summary(score, generation),
+            seeds=_seeds(self.config, self.job.seed),
+        )
+
+    def _summary(self, score: float, generation: int) -> dict[str, Any]:
+        return {
+            "shape": asdict(self.shape),
+            "pilot": asdict(self.pilot),
+            "parameters": self.shape.num_parameters,
+            "generations": self.search.generation,
+            "frames": sum(record["frames"] for record in self.records),
+            "engine": self.job.world.engine,
+            "selected_generation": generation,
+            "selected_score": score,
+            "selected_episodes": self.config.select_episodes,
+            "sigma": self.search.sigma,
+        }
+
+
+def run_lanes(trial: Trial) -> list[tuple[float, int]]:
+    """Return and engine frames of every lane; runs in a worker."""
+    return [(outcome.total_reward, outcome.num_frames) for outcome in run_trial(trial)]
+
+
+def _chunks(
+    lanes: Sequence[tuple[Parameters, int]], size: int
+) -> Iterator[list[tuple[Parameters, int]]]:
+    rest = iter(lanes)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _metrics(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The search as lines of metrics: one per generation and one per scored mean vector."""
+    frames = 0
+    for record in records:
+        frames += record["frames"]
+        line: dict[str, Any] = {"step": record["generation"], "frames": frames}
+        if "fitness" in record:
+            fitness = np.array(record["fitness"])
+            line |= {
+                "control/fitness/best": float(fitness.max()),
+                "control/fitness/mean": float(fitness.mean()),
+                "control/fitness/std": float(fitness.std()),
+                "control/sigma": record["sigma"],
+            }
+        else:
+            line |= {"control/selection/mean": float(np.mean(record["selection"]))}
+        yield log_line(line) + "\n"
+
+
+def _seeds(config: Config, root_seed: int) -> dict[str, Any]:
+    tracks = 1 if config.common_tracks else config.population
+    per_generation = config.episodes * tracks
+    return {
+        "search": {
+            "first": episode_seeds("search", root_seed, 0, 1)[0],
+            "count": per_generation * config.generations,
+        },
+        "selection": {
+            "first": episode_seeds("selection", root_seed, 0, 1)[0],
+            "count": config.select_episodes,
+        },
+    }

@@ -1,0 +1,246 @@
+"""`wm train-memory`: fit M, which predicts the next latent from latent and action."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from stages import stage_named
+from stages.artifacts.artifact import Artifact
+from stages.artifacts.partial import Partial
+from stages.artifacts.producing import Outcome, Plan, check_world, choose_parents, produce
+from stages.artifacts.workspace import Workspace
+from stages.contracts import Job, setting
+from stages.errors import InputsMismatch
+from stages.events import Monitor, Report
+from stages.families import WEIGHTS, build_memory
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.artifacts.latents import LatentSet
+    from stages.memory.losses import Sequences
+    from stages.memory.mdn_rnn import MDNRNN
+    from stages.training.sequences import SequenceBatch
+    from stages.training.session import Session
+
+STAGE = stage_named("train-memory")
+ALGORITHM = 1
+MAX_BASELINE_STEPS = 50_000  # transitions on which the baselines are fitted and scored
+
+
+@dataclass(frozen=True)
+class Config:
+    """The `[memory]` section."""
+
+    hidden_size: int = setting(256, doc="H, units of the LSTM", low=1)
+    num_mixtures: int = setting(5, doc="K, Gaussians per latent dimension", low=1)
+    reward_head: bool = setting(False, doc="predict the reward too")
+    end_head: bool = setting(False, doc="predict the end of the episode too")
+    restart_flag: bool = setting(False, doc="tell M the first step of an episode")
+    end_weight: float = setting(10.0, doc="weight of a step that ends, in the end head", above=0)
+    min_log_sigma: float = setting(-7.0, doc="lower bound of log sigma")
+    steps: int = setting(1000, doc="training steps; 0 leaves M at its random start", low=0)
+    batch_size: int = setting(100, doc="sequences per step", low=1)
+    window: int = setting(0, doc="steps per sequence; 0: whole episodes", low=0)
+    learning_rate: float = setting(1e-3, doc="of Adam at the start", above=0)
+    final_rate: float = setting(0.0, doc="what the rate falls to", low=0)
+    rate_decay: float = setting(1.0, doc="factor of the rate per step", above=0, high=1)
+    clip: float = setting(1.0, doc="bound of each gradient element; 0: none", low=0)
+    held_out: float = setting(0.1, doc="share of the episodes kept for testing", low=0, high=0.9)
+    log_every: int = setting(50, doc="steps per line of metrics", low=1)
+
+
+def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
+    """What this training would be: the settings, the latents, and the V that made them."""
+    latents = choose_parents(workspace, STAGE, job)["latents"]
+    for artifact in latents:
+        check_world(asdict(job.world), artifact)
+    visions = {_vision_of(workspace, artifact).manifest.payload_digest for artifact in latents}
+    if len(visions) > 1:
+        names = ", ".join(artifact.id for artifact in latents)
+        raise InputsMismatch(
+            f"{names} were made by different vision models.",
+            fix="Encode all rollouts with one vision: wm sample-latents --from vision/... "
+            "--from rollouts/...",
+        )
+    resolved = {
+        "world": dict(latents[0].manifest.config["world"]),
+        "memory": asdict(config),
+        "seed": job.seed,
+    }
+    parents = (*latents, _vision_of(workspace, latents[0]))
+    return Plan(STAGE, ALGORITHM, job.family, resolved, parents)
+
+
+def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
+    """Train M, or go on where a partial stands, and commit weights and metrics."""
+    planned = plan(workspace, config, job)
+    *latents, _ = planned.parents
+
+    def build(partial: Partial) -> Outcome:
+        return _train(partial, latents, config, job, progress=progress)
+
+    return produce(workspace, planned, job, build, progress=progress)
+
+
+def _vision_of(workspace: Workspace, latents: Artifact) -> Artifact:
+    reference = next(parent for parent in latents.manifest.parents if parent.kind == "vision")
+    return workspace.resolve(reference)
+
+
+def _shape(config: Config, latents: Artifact) -> dict[str, Any]:
+    return {
+        "latent_size": latents.manifest.summary["latent_size"],
+        "action_size": latents.manifest.summary["actions"]["size"],
+        "hidden_size": config.hidden_size,
+        "num_mixtures": config.num_mixtures,
+        "reward_head": config.reward_head,
+        "end_head": config.end_head,
+        "restart_flag": config.restart_flag,
+        "min_log_sigma": config.min_log_sigma,
+    }
+
+
+def _train(
+    partial: Partial, latents: Sequence[Artifact], config: Config, job: Job, *, progress: Monitor
+) -> Outcome:
+    from stages.artifacts.latents import LatentSet
+    from stages.artifacts.weights import pack_tensors
+    from stages.training.batches import split_episodes
+    from stages.training.loop import Plan as Training
+    from stages.training.sequences import SequenceBatches
+    from stages.training.session import METRICS, Session
+
+    session = Session(partial, job.resources, progress=progress)
+    episodes = LatentSet.of(latents)
+    train, held_out = split_episodes(episodes.num_episodes, fraction=config.held_out, seed=job.seed)
+    batches = SequenceBatches(
+        episodes, train, batch_size=config.batch_size, window=config.window, seed=job.seed
+    )
+    shape = _shape(config, latents[0])
+    model = build_memory(shape, seed=job.seed).to(session.device)
+    training = Training(
+        section="memory",
+        seed=job.seed,
+        num_steps=config.steps,
+        learning_rate=config.learning_rate,
+        rate_decay=config.rate_decay,
+        min_rate=config.final_rate,
+        clip=config.clip,
+        log_every=config.log_every,
+    )
+    loss = _loss(model, batches.batch, session, config, job.seed)
+    state = session.fit(model, loss, training, prefix="memory")
+    model.eval()
+    errors = _errors(model, episodes, train, held_out, session, config, job.seed)
+    session.log({"step": config.steps, **{f"memory/held_out/{k}": v for k, v in errors.items()}})
+    partial.write(WEIGHTS, pack_tensors(state.weights()))
+    return Outcome(
+        payload=[WEIGHTS, METRICS],
+        summary={
+            "shape": shape,
+            "parameters": model.num_parameters(),
+            "train_episodes": len(train),
+            "held_out_episodes": len(held_out),
+            "train_steps_of_data": batches.num_steps,
+            **errors,
+        },
+        device=str(session.device),
+        threads=session.threads,
+    )
+
+
+def _loss(
+    model: "MDNRNN",
+    batch: "Callable[[int], SequenceBatch]",
+    session: "Session",
+    config: Config,
+    seed: int,
+) -> "Callable[[int], dict[str, torch.Tensor]]":
+    """The loss of a training step: a function of the step and the model alone."""
+    import torch
+
+    from stages.memory.losses import memory_loss, predict
+
+    def loss(step: int) -> dict[str, torch.Tensor]:
+        sequences = _sequences(batch(step), model, session, seed, step)
+        prediction, _ = predict(model, sequences)
+        return memory_loss(prediction, sequences, end_weight=config.end_weight)
+
+    return loss
+
+
+def _sequences(
+    batch: "SequenceBatch", model: "MDNRNN", session: "Session", seed: int, step: int
+) -> "Sequences":
+    """A batch as tensors, with z drawn anew from (mu, logvar)."""
+    import torch
+
+    from stages.memory.losses import Sequences
+    from stages.training.latents import draw
+
+    def moved(array: Any) -> torch.Tensor:
+        return torch.from_numpy(array).to(session.device)
+
+    noise = moved(batch.noise(seed=seed, step=step))
+    restart = torch.zeros(batch.mask.shape, dtype=torch.bool)
+    restart[:, 0] = torch.from_numpy(batch.first)
+    return Sequences(
+        z=draw(moved(batch.mu), moved(batch.logvar), noise),
+        actions=moved(batch.actions),
+        mask=moved(batch.mask),
+        rewards=moved(batch.rewards) if model.shape.reward_head else None,
+        ends=moved(batch.ends) if model.shape.end_head else None,
+        restart=restart.to(session.device) if model.shape.restart_flag else None,
+    )
+
+
+def _errors(
+    model: "MDNRNN",
+    episodes: "LatentSet",
+    train: list[int],
+    held_out: list[int],
+    session: "Session",
+    config: Config,
+    seed: int,
+) -> dict[str, float]:
+    """Held-out errors of M beside what no model, or a trivial one, would reach."""
+    from stages.memory.baselines import reference_levels
+    from stages.memory.losses import held_out_errors
+    from stages.training.sequences import in_order_sequences
+
+    def batches() -> "Iterator[Sequences]":
+        for number, batch in enumerate(in_order_sequences(episodes, held_out, batch_size=16)):
+            yield _sequences(batch, model, session, seed, -1 - number)
+
+    errors = held_out_errors(model, batches(), end_weight=config.end_weight)
+    levels = reference_levels(
+        _transitions(episodes, train, seed), _transitions(episodes, held_out, seed)
+    )
+    return {
+        **errors,
+        **{f"baseline_{name}": value for name, value in levels.items()},
+        "nll_above_floor": errors["nll"] - levels["entropy_floor"],
+    }
+
+
+def _transitions(episodes: "LatentSet", numbers: list[int], seed: int) -> Any:
+    """Pairs of consecutive drawn latents of the first of these episodes."""
+    import numpy as np
+
+    from stages.memory.baselines import Transitions
+    from stages.training.seeding import generator
+
+    now, following, spread, count = [], [], [], 0
+    for number in numbers:
+        record = episodes.episode(number)
+        mu, logvar = record.mu.astype(np.float32), record.logvar.astype(np.float32)
+        noise = generator(seed, "baselines", number).standard_normal(mu.shape, dtype=np.float32)
+        z = mu + np.exp(logvar / 2) * noise
+        now.append(z[:-1])
+        following.append(z[1:])
+        spread.append(logvar[1:])
+        count += len(z) - 1
+        if count >= MAX_BASELINE_STEPS:
+            break
+    return Transitions(np.concatenate(now), np.concatenate(following), np.concatenate(spread))

@@ -1,0 +1,183 @@
+"""`wm train-vision`: fit V, the frame autoencoder, on recorded frames."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from stages import stage_named
+from stages.artifacts.artifact import Artifact
+from stages.artifacts.partial import Partial
+from stages.artifacts.producing import (
+    WORLD_FIELDS,
+    Outcome,
+    Plan,
+    check_world,
+    choose_parents,
+    produce,
+)
+from stages.artifacts.workspace import Workspace
+from stages.contracts import Frames, Job, setting
+from stages.events import Monitor, Report
+from stages.families import WEIGHTS, build_vision
+
+if TYPE_CHECKING:
+    import torch
+
+    from stages.artifacts.episodes import EpisodeSet
+    from stages.training.session import Session
+    from stages.vision.vae import VAE
+
+STAGE = stage_named("train-vision")
+ALGORITHM = 1
+PICTURE = "reconstructions.png"
+NUM_PICTURED = 12  # frames in it
+
+
+@dataclass(frozen=True)
+class Config:
+    """The `[vision]` section."""
+
+    latent_size: int = setting(32, doc="Z, size of the latent vector", low=1)
+    kl_floor: float = setting(
+        0.5, doc="nats per latent dimension below which KL costs nothing", low=0
+    )
+    steps: int = setting(1000, doc="training steps", low=1)
+    batch_size: int = setting(100, doc="frames per step", low=2)
+    learning_rate: float = setting(1e-4, doc="of Adam, constant", above=0)
+    held_out: float = setting(0.1, doc="share of the episodes kept for testing", low=0, high=0.9)
+    held_out_frames: int = setting(2048, doc="frames of them that are scored", low=16)
+    log_every: int = setting(50, doc="steps per line of metrics", low=1)
+
+
+def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
+    """What this training would be: the settings and the rollouts it reads."""
+    rollouts = choose_parents(workspace, STAGE, job)["rollouts"]
+    for artifact in rollouts:
+        check_world(asdict(job.world), artifact)
+    world = rollouts[0].manifest.config["world"]
+    resolved = {
+        "world": {name: world[name] for name in WORLD_FIELDS},
+        "vision": asdict(config),
+        "seed": job.seed,
+    }
+    return Plan(STAGE, ALGORITHM, job.family, resolved, rollouts)
+
+
+def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
+    """Train V, or go on where a partial stands, and commit weights, metrics and a picture."""
+    planned = plan(workspace, config, job)
+
+    def build(partial: Partial) -> Outcome:
+        return _train(partial, planned.parents, config, job, progress=progress)
+
+    return produce(workspace, planned, job, build, progress=progress)
+
+
+def _train(
+    partial: Partial, rollouts: Sequence[Artifact], config: Config, job: Job, *, progress: Monitor
+) -> Outcome:
+    from stages.artifacts.episodes import EpisodeSet
+    from stages.artifacts.weights import pack_tensors
+    from stages.training.batches import FrameBatches, split_episodes
+    from stages.training.loop import Plan as Training
+    from stages.training.session import METRICS, Session
+
+    session = Session(partial, job.resources, progress=progress)
+    episodes = EpisodeSet.of(rollouts)
+    train, held_out = split_episodes(episodes.num_episodes, fraction=config.held_out, seed=job.seed)
+    batches = FrameBatches(episodes, train, batch_size=config.batch_size, seed=job.seed)
+    model = build_vision({"latent_size": config.latent_size}, seed=job.seed).to(session.device)
+    training = Training(
+        section="vision",
+        seed=job.seed,
+        num_steps=config.steps,
+        learning_rate=config.learning_rate,
+        log_every=config.log_every,
+    )
+    loss = _loss(model, batches.batch, session, config, job.seed)
+    state = session.fit(model, loss, training, prefix="vision")
+    model.eval()
+    errors = _errors(model, episodes, train, held_out, config)
+    session.log({"step": config.steps, **{f"vision/held_out/{k}": v for k, v in errors.items()}})
+    partial.write(WEIGHTS, pack_tensors(state.weights()))
+    partial.write(PICTURE, _picture(model, episodes, held_out))
+    shape = {"latent_size": config.latent_size}
+    return Outcome(
+        payload=[WEIGHTS, METRICS, PICTURE],
+        summary={
+            "shape": shape,
+            "parameters": model.num_parameters(),
+            "engines": sorted({e for one in rollouts for e in one.manifest.summary["engines"]}),
+            "train_episodes": len(train),
+            "held_out_episodes": len(held_out),
+            "train_frames": batches.num_frames,
+            **errors,
+        },
+        device=str(session.device),
+        threads=session.threads,
+        notes=(f"Originals above reconstructions: {PICTURE}",),
+    )
+
+
+def _loss(
+    model: "VAE",
+    batch: Callable[[int], Frames],
+    session: "Session",
+    config: Config,
+    seed: int,
+) -> "Callable[[int], dict[str, torch.Tensor]]":
+    """The loss of a training step: a function of the step and the model alone."""
+    import torch
+
+    from stages.training.batches import to_float
+    from stages.training.device import torch_generator
+    from stages.vision.losses import vae_loss
+
+    def loss(step: int) -> dict[str, torch.Tensor]:
+        frames = to_float(batch(step), session.device)
+        random = torch_generator(seed, "vision-noise", step, device=session.device)
+        noise = torch.randn(len(frames), model.latent_size, generator=random, device=session.device)
+        return vae_loss(model(frames, noise), frames, kl_floor=config.kl_floor)
+
+    return loss
+
+
+def _errors(
+    model: "VAE", episodes: "EpisodeSet", train: list[int], held_out: list[int], config: Config
+) -> dict[str, Any]:
+    """V's held-out errors beside those of the mean image and of the previous frame."""
+    from stages.training.batches import in_order_frames
+    from stages.vision.baselines import mean_image, mean_image_error, previous_frame_error
+    from stages.vision.losses import decibels, held_out_errors
+
+    num_batches = max(1, config.held_out_frames // 128)
+
+    def some(numbers: list[int]) -> Iterator[Frames]:
+        return islice(in_order_frames(episodes, numbers, batch_size=128), num_batches)
+
+    held = held_out_errors(model, some(held_out))
+    image = mean_image(some(train))
+    return {
+        "reconstruction": held.reconstruction,
+        "decibels": decibels(held.reconstruction),
+        "kl": held.kl,
+        "baseline_mean_image": mean_image_error(image, some(held_out)),
+        "baseline_previous_frame": previous_frame_error(some(held_out)),
+        "held_out_frames": held.num_frames,
+    }
+
+
+def _picture(model: "VAE", episodes: "EpisodeSet", held_out: list[int]) -> bytes:
+    """Frames spread over the held-out episodes, above what V makes of them, as a PNG."""
+    import numpy as np
+
+    from stages.artifacts.pictures import png
+    from stages.vision.pictures import reconstruction_picture
+
+    chosen = [held_out[place % len(held_out)] for place in range(NUM_PICTURED)]
+    frames = []
+    for place, episode in enumerate(chosen):
+        observations = episodes.episode(episode).observations
+        frames.append(observations[(place + 1) * (len(observations) - 1) // (NUM_PICTURED + 1)])
+    return png(reconstruction_picture(model, np.stack(frames)))

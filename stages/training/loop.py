@@ -1,0 +1,214 @@
+"""The loop that every train-* stage runs: Adam steps that can be stopped and gone on with.
+
+Stopped after any step and resumed from its TrainingState, a run on the CPU with the same number
+of threads equals the uninterrupted one bit for bit, its metrics included.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.artifacts.weights import Tensors, check_shapes
+from stages.errors import Interrupted, NumbersBad
+from stages.events import Advanced, Monitor
+
+MODEL, MEAN, SQUARE, SUMS = "model/", "adam/mean/", "adam/square/", "sums/"
+
+Loss = Callable[[int], Mapping[str, torch.Tensor]]  # step -> scalars; "loss" is minimised
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to learn, resolved from a stage's Config."""
+
+    section: str  # of the recipe, for messages
+    seed: int  # for messages
+    num_steps: int
+    learning_rate: float
+    rate_decay: float = 1.0  # the rate is min_rate + (learning_rate - min_rate) * decay**step
+    min_rate: float = 0.0
+    clip: float = 0.0  # every element of the gradient to +-clip; 0: as it is
+    log_every: int = 100  # steps per line of metrics, which holds their means
+    checkpoint_seconds: float = 60.0  # decides when a checkpoint is written, never what is in it
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        return self.min_rate + (self.learning_rate - self.min_rate) * self.rate_decay**step
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Everything needed to go on after `step` steps; plain arrays, for safetensors."""
+
+    step: int
+    tensors: Tensors = field(repr=False)
+
+    def weights(self) -> Tensors:
+        """The model's own arrays, as its state_dict names them."""
+        return {
+            name.removeprefix(MODEL): array
+            for name, array in self.tensors.items()
+            if name.startswith(MODEL)
+        }
+
+
+def fit(
+    model: torch.nn.Module,
+    loss: Loss,
+    plan: Plan,
+    *,
+    save: Callable[[TrainingState], None],
+    log: Callable[[Metrics], None],
+    monitor: Monitor,
+    state: TrainingState | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> TrainingState:
+    """Train `model` in place until plan.num_steps and return the last state.
+
+    Args:
+        model: on its device, with its initial weights.
+        loss: scalars of one step, a function of the step and the model alone: noise comes from
+            generators seeded with the step.
+        plan: how.
+        save: stores a checkpoint; called every plan.checkpoint_seconds, on interruption and at
+            the end, and never with a state that is not finite.
+        log: receives the metrics of every plan.log_every steps; on resume the caller has cut
+            the lines whose `step` lies behind the restored one.
+        monitor: told of and polled at every step.
+        state: where to go on; None starts.
+        clock: seconds.
+
+    Raises:
+        NumbersBad: the loss or its gradient is not finite; the last checkpoint stays.
+        Interrupted: the monitor said so; a checkpoint is saved first.
+    """
+    trainer = _Trainer(model, loss, plan)
+    if state is not None:
+        trainer.restore(state)
+    saved_step, saved_at = trainer.step, clock()
+    model.train()
+    while trainer.step < plan.num_steps:
+        try:
+            monitor.poll()
+        except Interrupted:
+            if trainer.step > saved_step:
+                save(trainer.state(saved_step))
+            raise
+        value = trainer.advance(saved_step)
+        if trainer.step % plan.log_every == 0:
+            log(trainer.take_means())
+        monitor.emit(Advanced(trainer.step, plan.num_steps, "steps", f"loss {value:.4g}"))
+        if clock() - saved_at >= plan.checkpoint_seconds:
+            save(trainer.state(saved_step))
+            saved_step, saved_at = trainer.step, clock()
+    last = trainer.state(saved_step)
+    if trainer.step > saved_step:
+        save(last)
+    return last
+
+
+class _Trainer:
+    """Model, optimiser and the sums behind the next line of metrics."""
+
+    def __init__(self, model: torch.nn.Module, loss: Loss, plan: Plan) -> None:
+        self.step = 0
+        self._model, self._loss, self._plan = model, loss, plan
+        self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._adam = torch.optim.Adam(self._trained.values(), lr=plan.learning_rate)
+        self._sums: dict[str, float] = {}
+
+    def advance(self, saved_step: int) -> float:
+        """One step of Adam; the loss before it."""
+        scalars = self._loss(self.step)
+        names = list(scalars)
+        values = torch.stack([scalars[name].detach().double() for name in names]).tolist()
+        found = dict(zip(names, values, strict=True))
+        self._require_finite("loss", found["loss"], saved_step)
+        self._adam.zero_grad(set_to_none=True)
+        scalars["loss"].backward()  # type: ignore[no-untyped-call]
+        found["grad_norm"] = self._gradient_norm()
+        self._require_finite("gradient", found["grad_norm"], saved_step)
+        self._adam.param_groups[0]["lr"] = self._plan.rate(self.step)
+        if self._plan.clip:
+            torch.nn.utils.clip_grad_value_(self._trained.values(), self._plan.clip)
+        self._adam.step()
+        self.step += 1
+        for name, value in found.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        return float(found["loss"])
+
+    def _gradient_norm(self) -> float:
+        """Euclidean norm over all parameters, before clipping."""
+        gradients = {name: p.grad for name, p in self._trained.items() if p.grad is not None}
+        unused = sorted(self._trained.keys() - gradients.keys())
+        assert not unused, f"the loss does not depend on {unused}"
+        return float(torch.nn.utils.get_total_norm(gradients.values()))
+
+    def take_means(self) -> dict[str, float]:
+        """Means since the last call, for one line of metrics."""
+        means = {name: value / self._plan.log_every for name, value in self._sums.items()}
+        self._sums = {}
+        return {"step": self.step, "learning_rate": self._plan.rate(self.step - 1), **means}
+
+    def state(self, saved_step: int) -> TrainingState:
+        """A copy of everything; NumbersBad when the weights are not finite."""
+        tensors = {MODEL + name: _copy(t) for name, t in self._model.state_dict().items()}
+        for name, parameter in self._trained.items():
+            moments = self._adam.state.get(parameter)
+            zeros = torch.zeros_like(parameter)
+            tensors[MEAN + name] = _copy(moments["exp_avg"] if moments else zeros)
+            tensors[SQUARE + name] = _copy(moments["exp_avg_sq"] if moments else zeros)
+        for name, value in self._sums.items():
+            tensors[SUMS + name] = np.array([value])
+        for name, array in tensors.items():
+            self._require_finite(f"sum of {name} after", float(array.sum()), saved_step)
+        return TrainingState(self.step, tensors)
+
+    def restore(self, state: TrainingState) -> None:
+        """Take over a state; ArtifactDamaged when it is not one of this model."""
+        sums = {name: a for name, a in state.tensors.items() if name.startswith(SUMS)}
+        rest = {name: a for name, a in state.tensors.items() if name not in sums}
+        check_shapes(rest, self._shapes(), source="The checkpoint's arrays")
+        weights = {name: torch.from_numpy(array.copy()) for name, array in state.weights().items()}
+        self._model.load_state_dict(weights)
+        self.step = state.step
+        self._sums = {name.removeprefix(SUMS): float(a.item()) for name, a in sums.items()}
+        if state.step == 0:
+            return
+        for name, parameter in self._trained.items():
+            self._adam.state[parameter] = {
+                "step": torch.tensor(float(state.step)),
+                "exp_avg": _like(parameter, state.tensors[MEAN + name]),
+                "exp_avg_sq": _like(parameter, state.tensors[SQUARE + name]),
+            }
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        shapes = {MODEL + name: tuple(t.shape) for name, t in self._model.state_dict().items()}
+        for name, parameter in self._trained.items():
+            shapes[MEAN + name] = shapes[SQUARE + name] = tuple(parameter.shape)
+        return shapes
+
+    def _require_finite(self, what: str, value: float, saved_step: int) -> None:
+        if np.isfinite(value):
+            return
+        section, slower = self._plan.section, self._plan.learning_rate / 10
+        kept = f"that of step {saved_step}" if saved_step else "the initial one"
+        raise NumbersBad(
+            f"The {what} of {section} step {self.step} is {value} (seed {self._plan.seed}).",
+            why=f"The last good state is kept: {kept}.",
+            fix=f"Try a smaller rate: --set {section}.learning_rate={slower:g}",
+        )
+
+
+def _copy(tensor: torch.Tensor) -> NDArray[np.generic]:
+    """An array of its own: the optimiser goes on writing into the tensor."""
+    return np.array(tensor.detach().cpu().numpy())
+
+
+def _like(parameter: torch.Tensor, array: NDArray[np.generic]) -> torch.Tensor:
+    return torch.from_numpy(array.copy()).to(parameter.device, parameter.dtype)

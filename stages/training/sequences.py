@@ -1,0 +1,171 @@
+"""Batches of latent sequences for the memory: whole episodes, or windows at random places.
+
+A batch is a function of (seed, step) alone, so that a resumed run needs only its step.
+Axes as in contracts.py; an episode or window of T steps has T + 1 latents.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.artifacts.latents import LatentRecord
+from stages.training.seeding import generator
+
+CACHE_BYTES = 512 * 2**20  # of episodes kept in memory: about 3 million frames at Z = 32
+
+Floats = NDArray[np.float32]
+Bools = NDArray[np.bool_]
+Window = tuple[int, int, int]  # episode, first step, steps
+
+
+class LatentSource(Protocol):
+    """What batches need of encoded episodes (artifacts.latents.LatentSet)."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Steps of each episode, [E]."""
+        ...
+
+    def episode(self, number: int, /) -> LatentRecord:
+        """One episode."""
+        ...
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """B sequences padded with zeros to the same T."""
+
+    mu: Floats  # [B, T + 1, Z]
+    logvar: Floats  # [B, T + 1, Z]
+    actions: Floats  # [B, T, A]
+    rewards: Floats  # [B, T]
+    ends: Bools  # [B, T] the episode terminated with this step; a time limit is no end
+    mask: Bools  # [B, T] steps that exist
+    first: Bools  # [B] the sequence begins with its episode's first frame
+
+    def noise(self, *, seed: int, step: int) -> Floats:
+        """Standard normal numbers [B, T + 1, Z] to draw this step's z with (latents.draw)."""
+        random = generator(seed, "latents", step)
+        return random.standard_normal(self.mu.shape, dtype=np.float32)
+
+
+class SequenceBatches:
+    """Sequences of some episodes.
+
+    With `window` 0 they are whole episodes, every one once per epoch, epochs without a gap. Else
+    they are `window` steps long and begin anywhere in an episode that is long enough; an episode
+    is chosen as often as its number of steps says, and a short one is padded.
+    """
+
+    def __init__(
+        self,
+        source: LatentSource,
+        episodes: Sequence[int],
+        *,
+        batch_size: int,
+        window: int,
+        seed: int,
+    ) -> None:
+        assert len(episodes) > 0, "batches of no episodes"
+        self.batch_size = batch_size
+        self.window = window
+        self._seed = seed
+        self._episodes = np.array(sorted(episodes), dtype=np.int64)
+        self._lengths = np.asarray(source.lengths, dtype=np.int64)[self._episodes]
+        self._stops = np.cumsum(self._lengths)
+        self._reader = _Reader(source)
+        self.num_steps = int(self._lengths.sum())  # of all episodes together
+
+    def batch(self, step: int) -> SequenceBatch:
+        """The batch of training step `step` (from 0)."""
+        windows = self._random_windows(step) if self.window else self._whole_episodes(step)
+        return self._reader.gather(windows, num_steps=self.window or max(w[2] for w in windows))
+
+    def _whole_episodes(self, step: int) -> list[Window]:
+        windows = []
+        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
+            epoch, inside = divmod(place, len(self._episodes))
+            chosen = int(self._order(epoch)[inside])
+            windows.append((int(self._episodes[chosen]), 0, int(self._lengths[chosen])))
+        return windows
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        return generator(self._seed, "episodes", epoch).permutation(len(self._episodes))
+
+    def _random_windows(self, step: int) -> list[Window]:
+        random = generator(self._seed, "windows", step)
+        ticket = random.integers(0, self.num_steps, size=self.batch_size)
+        chosen = np.searchsorted(self._stops, ticket, side="right")
+        lengths = np.minimum(self._lengths[chosen], self.window)
+        starts = random.integers(0, self._lengths[chosen] - lengths + 1)
+        columns = (self._episodes[chosen].tolist(), starts.tolist(), lengths.tolist())
+        return list(zip(*columns, strict=True))
+
+
+def in_order_sequences(
+    source: LatentSource, episodes: Sequence[int], *, batch_size: int
+) -> Iterator[SequenceBatch]:
+    """Every one of these episodes once and whole, in order; the last batch may be smaller."""
+    reader = _Reader(source)
+    lengths = source.lengths
+    for start in range(0, len(episodes), batch_size):
+        chosen = episodes[start : start + batch_size]
+        windows = [(episode, 0, int(lengths[episode])) for episode in chosen]
+        yield reader.gather(windows, num_steps=max(window[2] for window in windows))
+
+
+class _Reader:
+    """Reads windows of episodes and keeps the episodes used last, up to CACHE_BYTES."""
+
+    def __init__(self, source: LatentSource) -> None:
+        self._source = source
+        self._kept: OrderedDict[int, LatentRecord] = OrderedDict()
+        self._num_bytes = 0
+
+    def gather(self, windows: Sequence[Window], *, num_steps: int) -> SequenceBatch:
+        """The windows as one batch, padded with zeros to `num_steps`."""
+        sample = self._episode(windows[0][0])
+        shape = (len(windows), num_steps)
+        latents = (len(windows), num_steps + 1, sample.mu.shape[1])
+        batch = SequenceBatch(
+            mu=np.zeros(latents, dtype=np.float32),
+            logvar=np.zeros(latents, dtype=np.float32),
+            actions=np.zeros((*shape, sample.actions.shape[1]), dtype=np.float32),
+            rewards=np.zeros(shape, dtype=np.float32),
+            ends=np.zeros(shape, dtype=np.bool_),
+            mask=np.zeros(shape, dtype=np.bool_),
+            first=np.array([start == 0 for _, start, _ in windows]),
+        )
+        for row, (episode, start, count) in enumerate(windows):
+            _fill(batch, row, self._episode(episode), start, count)
+        return batch
+
+    def _episode(self, number: int) -> LatentRecord:
+        if number in self._kept:
+            self._kept.move_to_end(number)
+            return self._kept[number]
+        record = self._source.episode(number)
+        self._kept[number] = record
+        self._num_bytes += _num_bytes(record)
+        while self._num_bytes > CACHE_BYTES and len(self._kept) > 1:
+            self._num_bytes -= _num_bytes(self._kept.popitem(last=False)[1])
+        return record
+
+
+def _num_bytes(record: LatentRecord) -> int:
+    return record.mu.nbytes + record.logvar.nbytes + record.actions.nbytes + record.rewards.nbytes
+
+
+def _fill(batch: SequenceBatch, row: int, record: LatentRecord, start: int, count: int) -> None:
+    """Write steps start to start + count of an episode into one row of the batch."""
+    stop = start + count
+    batch.mu[row, : count + 1] = record.mu[start : stop + 1]
+    batch.logvar[row, : count + 1] = record.logvar[start : stop + 1]
+    batch.actions[row, :count] = record.actions[start:stop]
+    batch.rewards[row, :count] = record.rewards[start:stop]
+    batch.ends[row, :count] = record.terminations[start:stop]
+    batch.mask[row, :count] = True

@@ -1,0 +1,92 @@
+"""Opens a Gymnasium environment by its id, and says what to do when that is not possible."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from importlib.util import find_spec
+from typing import Any
+from warnings import catch_warnings, filterwarnings
+
+import gymnasium
+from gymnasium.error import DependencyNotInstalled, DeprecatedEnv, UnregisteredEnv
+
+from stages.errors import EnvironmentLacks, UsageError
+from stages.worlds.gymnasium_world import Lane
+
+BOX2D_FIX = (
+    "pip install --force-reinstall Box2D==2.3.10; where that has no wheel: "
+    "pip install swig 'setuptools<81' wheel && "
+    "pip install --no-build-isolation box2d-py==2.3.8"
+)
+
+
+def open_lane(env: str, *, max_frames: int = 0) -> Lane:
+    """One lane of the environment; `max_frames` replaces its own time limit unless 0."""
+    if env.startswith("CarRacing"):
+        return _open_car_racing(env, max_frames)
+    _register_atari()
+    return Lane(_make(_spec(env), max_frames))
+
+
+def _open_car_racing(env: str, max_frames: int) -> Lane:
+    spec = deepcopy(_spec(env))
+    try:
+        with catch_warnings():
+            # Box2D's SWIG module warns while it loads, and crashes the process if that raises.
+            filterwarnings("ignore", message="builtin type .*", category=DeprecationWarning)
+            from stages.worlds.car_racing import CarRacingLane, UndrawnCarRacing
+    except DependencyNotInstalled as error:
+        raise EnvironmentLacks(
+            f"{env} needs Box2D and pygame.", why=str(error), fix=BOX2D_FIX
+        ) from error
+    spec.entry_point = UndrawnCarRacing
+    return CarRacingLane(_make(spec, max_frames))
+
+
+def _spec(env: str) -> Any:
+    if ":" in env:  # Gymnasium would import the module named before the colon
+        raise UsageError(
+            f"world.env = {env!r} names a module to import.",
+            why="A recipe must not run code; only registered environments are opened.",
+        )
+    try:
+        return gymnasium.spec(env)
+    except (UnregisteredEnv, DeprecatedEnv) as error:
+        raise _unknown(env, str(error)) from error
+
+
+def _make(spec: Any, max_frames: int) -> Any:
+    limit = {"max_episode_steps": max_frames} if max_frames else {}
+    try:
+        return gymnasium.make(spec, disable_env_checker=True, **limit)
+    except DependencyNotInstalled as error:
+        raise EnvironmentLacks(
+            f"{spec.id} needs a package that is not installed.", why=str(error)
+        ) from error
+
+
+def _register_atari() -> None:
+    """Make the `ALE/...` ids known; importing ale_py registers them."""
+    if find_spec("ale_py") is not None:
+        import ale_py
+
+        ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner per environment
+        gymnasium.register_envs(ale_py)
+
+
+def _unknown(env: str, reason: str) -> UsageError | EnvironmentLacks:
+    if env.startswith("ALE/") and find_spec("ale_py") is None:
+        return EnvironmentLacks(
+            f"{env} needs the package ale-py.", fix="Install it with: pip install ale-py"
+        )
+    near = _nearest(env, list(gymnasium.registry))
+    return UsageError(
+        f"The environment {env!r} is not known.",
+        why=reason,
+        fix=f"Did you mean {near}?" if near else "See `gymnasium.registry` for the known ones.",
+    )
+
+
+def _nearest(env: str, known: Sequence[str]) -> str:
+    near = get_close_matches(env, known, n=1, cutoff=0.6)
+    return near[0] if near else ""

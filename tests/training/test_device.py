@@ -1,0 +1,57 @@
+"""Devices and threads."""
+
+import pytest
+import torch
+
+from stages.errors import EnvironmentLacks, UsageError
+from stages.execution.cores import available_cores
+from stages.training.device import resolve_device, torch_generator, use_threads
+
+
+@pytest.fixture
+def _same_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_auto_is_a_device_that_computes():
+    device = resolve_device("auto")
+    assert float(torch.ones(3, device=device).sum()) == 3
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert resolve_device("cpu") == torch.device("cpu")
+    absent = [
+        name
+        for name, present in [
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+        ]
+        if not present
+    ]
+    for name in absent:
+        with pytest.raises(EnvironmentLacks, match=name):
+            resolve_device(name)
+    with pytest.raises(UsageError, match="gpu"):
+        resolve_device("gpu")
+
+
+@pytest.mark.usefixtures("_same_threads")
+def test_threads_are_set_and_returned():
+    assert use_threads(1) == torch.get_num_threads() == 1
+    assert use_threads(0) == torch.get_num_threads() == available_cores()
+    with pytest.raises(UsageError):
+        use_threads(-1)
+
+
+def test_generators_repeat_and_leave_the_global_one_alone():
+    state = torch.get_rng_state()
+    cpu = torch.device("cpu")
+    first, again, other = (
+        torch.randn(4, generator=torch_generator(1, "noise", step, device=cpu))
+        for step in (5, 5, 6)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(state, torch.get_rng_state())

@@ -1,0 +1,130 @@
+"""Batches of sequences against a plain loop over the records."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from training_samples import latent_records, latent_set
+
+from stages.training import sequences
+from stages.training.sequences import SequenceBatches, in_order_sequences
+
+LENGTHS = [5, 12, 1, 30, 8, 3, 17]
+TRAIN = [0, 2, 3, 4, 6]
+
+
+@pytest.fixture
+def records():
+    return latent_records(LENGTHS)
+
+
+@pytest.fixture
+def source(tmp_path, records):
+    found = latent_set(tmp_path, records, per_shard=3)
+    yield found
+    found.close()
+
+
+def place_of(batch, row, records):
+    """(episode, first step) of a row, found by its first latent."""
+    for episode, record in enumerate(records):
+        for start in range(record.num_steps):
+            if np.array_equal(record.mu[start].astype(np.float32), batch.mu[row, 0]):
+                return episode, start
+    raise AssertionError("a row from nowhere")
+
+
+def check(batch, records, *, window):
+    """Every cell of a batch, one by one; the (episode, first step) of its rows."""
+    places = [place_of(batch, row, records) for row in range(len(batch.mu))]
+    num_steps = window or max(records[episode].num_steps for episode, _ in places)
+    assert batch.mask.shape == (len(places), num_steps)
+    assert batch.mu.shape == batch.logvar.shape == (len(places), num_steps + 1, 4)
+    for row, (episode, start) in enumerate(places):
+        record = records[episode]
+        assert batch.first[row] == (start == 0)
+        for t in range(num_steps):
+            at = start + t
+            real = at < record.num_steps
+            assert batch.mask[row, t] == real
+            assert batch.ends[row, t] == (real and record.terminations[at])
+            assert batch.rewards[row, t] == (np.float32(record.rewards[at]) if real else 0)
+            assert np.array_equal(batch.actions[row, t], record.actions[at] if real else [0, 0])
+        for t in range(num_steps + 1):
+            real = start + t <= record.num_steps
+            assert np.array_equal(batch.mu[row, t], record.mu[start + t] if real else [0] * 4)
+            expected = record.logvar[start + t] if real else [0] * 4
+            assert np.array_equal(batch.logvar[row, t], expected)
+    return places
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_whole_episodes_equal_the_records_and_come_once_per_epoch(source, records, batch_size):
+    batches = SequenceBatches(source, TRAIN, batch_size=batch_size, window=0, seed=0)
+    places = []
+    for step in range(15):
+        places += check(batches.batch(step), records, window=0)
+    assert all(start == 0 for _, start in places)
+    for epoch in range(len(places) // len(TRAIN)):
+        part = places[epoch * len(TRAIN) : (epoch + 1) * len(TRAIN)]
+        assert sorted(episode for episode, _ in part) == TRAIN
+
+
+def test_windows_equal_the_records(source, records):
+    batches = SequenceBatches(source, TRAIN, batch_size=6, window=7, seed=0)
+    for step in range(30):
+        for episode, start in check(batches.batch(step), records, window=7):
+            assert episode in TRAIN
+            assert 0 <= start <= max(0, LENGTHS[episode] - 7)
+
+
+def test_windows_begin_everywhere_and_as_often_as_episodes_are_long(source, records):
+    batches = SequenceBatches(source, TRAIN, batch_size=50, window=7, seed=3)
+    found = Counter()
+    for step in range(100):
+        batch = batches.batch(step)
+        found.update(place_of(batch, row, records) for row in range(50))
+    assert set(found) == {(e, s) for e in TRAIN for s in range(max(0, LENGTHS[e] - 7) + 1)}
+    total = sum(LENGTHS[e] for e in TRAIN)
+    for episode in TRAIN:
+        share = sum(n for (e, _), n in found.items() if e == episode) / 5000
+        expected = LENGTHS[episode] / total
+        assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / 5000)
+
+
+@pytest.mark.parametrize("window", [0, 7])
+def test_a_batch_depends_on_seed_and_step_alone(source, window, monkeypatch):
+    def fresh(seed):
+        return SequenceBatches(source, TRAIN, batch_size=4, window=window, seed=seed)
+
+    used = fresh(1)
+    for step in (3, 0, 9, 3, 1):
+        assert np.array_equal(used.batch(step).mu, fresh(1).batch(step).mu)
+    monkeypatch.setattr(sequences, "CACHE_BYTES", 1)  # forgets every episode at once
+    for step in (9, 3):
+        assert np.array_equal(fresh(1).batch(step).mu, used.batch(step).mu)
+    assert fresh(1).batch(0).mu.tobytes() != fresh(2).batch(0).mu.tobytes()
+
+
+def test_a_time_limit_is_no_end(source, records):
+    (batch,) = in_order_sequences(source, [1, 2], batch_size=2)
+    assert records[1].terminations[-1]
+    assert records[2].truncations[-1]
+    assert batch.ends.sum(axis=1).tolist() == [1, 0]
+
+
+def test_in_order_sequences_are_every_episode_once(source, records):
+    found = list(in_order_sequences(source, [6, 1, 2, 5, 3], batch_size=2))
+    places = [place for batch in found for place in check(batch, records, window=0)]
+    assert places == [(6, 0), (1, 0), (2, 0), (5, 0), (3, 0)]
+
+
+def test_noise_is_standard_normal_anew_for_every_step(source):
+    batch = SequenceBatches(source, TRAIN, batch_size=64, window=12, seed=0).batch(0)
+    noise = batch.noise(seed=1, step=0)
+    assert noise.shape == batch.mu.shape
+    assert noise.dtype == np.float32
+    assert abs(noise.mean()) < 5 / np.sqrt(noise.size)
+    assert abs(noise.var() - 1) < 5 * np.sqrt(2 / noise.size)
+    assert np.array_equal(noise, batch.noise(seed=1, step=0))
+    assert not np.array_equal(noise, batch.noise(seed=1, step=1))

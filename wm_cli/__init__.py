@@ -1,0 +1,7 @@
+"""The command line `wm`: words, colours, flags and exit codes. No learning, no files."""
+
+import os
+
+# CMA-ES logs its fitness and replays it on resume, which is bit for bit only when BLAS runs on one
+# thread. OpenBLAS reads this once, when numpy is first imported: so it stands before every import.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,0 +1,54 @@
+"""Where `wm` and `python -m wm_cli` begin and end."""
+
+import contextlib
+import os
+import sys
+from types import TracebackType
+
+STOPPED = "Stopped. Nothing that was finished is lost: the same command goes on from there."
+
+
+def main() -> None:
+    """Run the command line in `sys.argv` and leave with its exit code."""
+    _open_closed_streams()
+    try:
+        from wm_cli.app import run
+
+        sys.excepthook = _report_defect
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before a command had begun, e.g. during imports
+        sys.stderr.write(f"\n{STOPPED}\n")
+        code = 130
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def _report_defect(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """What Python calls for an exception that nobody expected, before it exits with 1."""
+    if "--debug" in sys.argv:
+        sys.__excepthook__(kind, error, trace)
+        return
+    from wm_cli.render import show_defect
+
+    show_defect(error)
+
+
+def _open_closed_streams() -> None:
+    """Give closed standard streams to the null device.
+
+    Otherwise the first file that is opened takes their number, and receives what is printed.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDWR)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""The commands of `wm`: parse, call, render."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from stages.events import Monitor, Report
+from wm_cli.__main__ import main
+from wm_cli.hints import command_of, usage_error
+from wm_cli.options import (
+    EpisodesOption,
+    IdsArgument,
+    PlaceOptions,
+    RecordOption,
+    SettingOptions,
+    StageOptions,
+    taking,
+)
+from wm_cli.render import show_error
+from wm_cli.session import carry_out
+
+if TYPE_CHECKING:
+    from stages.pipeline import Prepared
+
+__all__ = ["app", "main", "run"]
+PIPELINE = "Pipeline stages, in order"
+WHOLE = "Whole pipeline"
+INSPECT = "Inspect"
+DISTRIBUTION = "wm-pixels"
+
+app = typer.Typer(
+    epilog="Start with: wm run --preset debug",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command line in `words` and return its exit code."""
+    commands = cast(TyperGroup, get_command(app))
+    try:
+        return commands.main(list(words), prog_name="wm", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        show_error(command_of(error), usage_error(error, words, commands.commands))
+        return error.exit_code
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """World models from pixels: record a world, learn to see and foresee it, and act.
+
+    A stage reads the newest artifacts of a workspace and writes a new one.
+    The first command of a workspace stores recipe, preset, seed and --set.
+    """
+    if version:
+        typer.echo(f"wm {_version()}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+
+
+@app.command("rollout", epilog="Example: wm rollout --episodes 4", rich_help_panel=PIPELINE)
+@taking(StageOptions)
+def rollout(options: StageOptions, episodes: EpisodesOption = None) -> None:
+    """Record episodes of the world with a data policy."""
+    _make("rollout", options, {"rollout.episodes": episodes})
+
+
+@app.command(
+    "train-vision",
+    epilog="Example: wm train-vision --set vision.steps=2000",
+    rich_help_panel=PIPELINE,
+)
+@app.command("train-vae", epilog="Example: wm train-vae --device cpu", hidden=True)
+@taking(StageOptions)
+def train_vision(options: StageOptions) -> None:
+    """Train V: frames to latents and back. Also as `wm train-vae`."""
+    _make("train-vision", options)
+
+
+@app.command(
+    "sample-latents", epilog="Example: wm sample-latents --workers 2", rich_help_panel=PIPELINE
+)
+@taking(StageOptions)
+def sample_latents(options: StageOptions) -> None:
+    """Encode every recorded frame with V."""
+    _make("sample-latents", options)
+
+
+@app.command(
+    "train-memory", epilog="Example: wm train-memory --from latents/0001", rich_help_panel=PIPELINE
+)
+@taking(StageOptions)
+def train_memory(options: StageOptions) -> None:
+    """Train M: predict the next latent from latent and action."""
+    _make("train-memory", options)
+
+
+@app.command(
+    "train-control", epilog="Example: wm train-control --seed 7 --force", rich_help_panel=PIPELINE
+)
+@taking(StageOptions)
+def train_control(options: StageOptions) -> None:
+    """Search the controller C in the world."""
+    _make("train-control", options)
+
+
+@app.command(
+    "evaluate", epilog="Example: wm evaluate --episodes 100 --record 2", rich_help_panel=PIPELINE
+)
+@taking(StageOptions)
+def evaluate(
+    options: StageOptions, episodes: EpisodesOption = None, record: RecordOption = 0
+) -> None:
+    """Score the agent on held-out episodes of the reference world."""
+    _make("evaluate", options, {"evaluate.episodes": episodes}, num_videos=record)
+
+
+@app.command("run", epilog="Example: wm run -w runs/first --preset debug", rich_help_panel=WHOLE)
+@taking(StageOptions)
+def run_pipeline(options: StageOptions) -> None:
+    """Make everything that is missing or stale, in order."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.pipeline import prepare, run_all
+
+        prepared = prepare(options.workspace, options.request(), progress=monitor)
+        return run_all(prepared, progress=monitor)
+
+    carry_out("run", options, work)
+
+
+@app.command("status", epilog="Example: wm status --json", rich_help_panel=INSPECT)
+@taking(SettingOptions)
+def status(options: SettingOptions) -> None:
+    """Show the workspace: what is there, what is stale and why, and what came from what."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.inspection import look, status
+
+        return status(look(options.workspace, options.request(), progress=monitor))
+
+    carry_out("status", options, work)
+
+
+@app.command("verify", epilog="Example: wm verify vision/0001", rich_help_panel=INSPECT)
+@taking(PlaceOptions)
+def verify(options: PlaceOptions, ids: IdsArgument = None) -> None:
+    """Read every file of every artifact again and compare it with its digest."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.artifacts.workspace import Workspace
+        from stages.inspection import verify
+
+        return verify(Workspace.open(options.workspace), ids or (), progress=monitor)
+
+    carry_out("verify", options, work)
+
+
+@app.command("doctor", epilog="Example: wm doctor", rich_help_panel=INSPECT)
+@taking(PlaceOptions)
+def doctor(options: PlaceOptions) -> None:
+    """Say what this machine can do, what is missing, and what a crash has left."""
+
+    def work(_monitor: Monitor) -> Report:
+        from stages.doctor import examine
+
+        return examine(options.workspace)
+
+    carry_out("doctor", options, work)
+
+
+@app.command("config", epilog="Example: wm config --preset paper", rich_help_panel=INSPECT)
+@taking(SettingOptions)
+def config(options: SettingOptions) -> None:
+    """Show every setting: its value, who chose it, and what it means."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.inspection import config_report, look
+
+        return config_report(look(options.workspace, options.request(), progress=monitor).settings)
+
+    carry_out("config", options, work)
+
+
+def _make(
+    stage: str,
+    options: StageOptions,
+    named: dict[str, Any] | None = None,
+    *,
+    num_videos: int = 0,
+) -> None:
+    """Run one stage; `named` holds the options that stand for a key."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.pipeline import prepare, run_stage
+
+        prepared = prepare(options.workspace, options.request(named), progress=monitor)
+        report = run_stage(prepared, stage, progress=monitor)
+        return _with_videos(report, prepared, num_videos, monitor) if num_videos else report
+
+    carry_out(stage, options, work)
+
+
+def _with_videos(report: Report, prepared: "Prepared", num_videos: int, monitor: Monitor) -> Report:
+    """The report of an evaluation with that of its recorded videos beside it."""
+    from stages.evaluate import record
+
+    assert report.artifact is not None, "an evaluation has an id"
+    videos = record(prepared.workspace, report.artifact, num_videos, prepared.job, progress=monitor)
+    return replace(
+        report,
+        tables=(*report.tables, *videos.tables),
+        notes=(*report.notes, *videos.notes),
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:  # run from a checkout
+        return "of an uninstalled checkout"

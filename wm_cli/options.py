@@ -1,0 +1,189 @@
+"""The options that commands share: records whose fields are the options."""
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from stages.pipeline import Request
+
+DEFAULT_WORKSPACE = Path("data/workspaces/default")
+OUTPUT = "Output"
+
+Options = TypeVar("Options", bound="OutputOptions")
+EpisodesOption = Annotated[
+    int | None,
+    typer.Option("--episodes", metavar="N", min=1, help="Episodes, for this command only."),
+]
+RecordOption = Annotated[
+    int, typer.Option("--record", metavar="N", min=0, help="Replay N of its seeds as mp4 videos.")
+]
+IdsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="Artifacts such as vision/0001; all when left out."),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """How a command answers."""
+
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            metavar="",
+            rich_help_panel=OUTPUT,
+            help="Print the report as JSON on stdout, all else on stderr.",
+        ),
+    ] = False
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug", metavar="", rich_help_panel=OUTPUT, help="Show tracebacks of errors."
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceOptions(OutputOptions):
+    """Which workspace."""
+
+    workspace: Annotated[
+        Path,
+        typer.Option(
+            "--workspace",
+            "-w",
+            metavar="DIR",
+            envvar="WM_WORKSPACE",
+            help="Folder with the artifacts of one experiment.",
+        ),
+    ] = DEFAULT_WORKSPACE
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingOptions(PlaceOptions):
+    """Which settings; what is left out is inherited from the workspace."""
+
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="NAME|FILE",
+            help="A shipped recipe or a TOML file; at first carracing.",
+        ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset", metavar="NAME", help="debug, quick, hour or paper; at first quick."
+        ),
+    ] = None
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. Repeatable."),
+    ] = None
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", metavar="N", min=0, help="Root of all randomness."),
+    ] = None
+
+    def request(self, named: dict[str, Any] | None = None) -> "Request":
+        """What these options ask of the pipeline; `named` holds options that stand for a key."""
+        from stages.pipeline import Request
+
+        return Request(
+            recipe=self.recipe,
+            preset=self.preset,
+            seed=self.seed,
+            overrides=tuple(self.changes or ()),
+            named=named,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOptions(SettingOptions):
+    """How to run a stage."""
+
+    parents: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from", metavar="ID", help="Read this artifact instead of the newest. Repeatable."
+        ),
+    ] = None
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        typer.Option("--device", help="Where networks are trained."),
+    ] = "auto"
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=1,
+            help="Worker processes; as many as cores when left out.",
+        ),
+    ] = None
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", metavar="", help="Make another artifact although one is up to date."
+        ),
+    ] = False
+
+    def request(self, named: dict[str, Any] | None = None) -> "Request":
+        """What these options ask of the pipeline, with parents, force and resources."""
+        from dataclasses import replace
+
+        from stages.contracts import Resources
+
+        return replace(
+            super().request(named),
+            parents=tuple(self.parents or ()),
+            force=self.force,
+            resources=Resources(workers=self.workers, device=self.device),
+        )
+
+
+def taking(
+    record: type[Options],
+) -> Callable[[Callable[Concatenate[Options, ...], None]], Callable[..., None]]:
+    """Give a command one option per field of `record`; it receives them as its first argument."""
+
+    def decorate(command: Callable[Concatenate[Options, ...], None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def flat(**given: Any) -> None:
+            shared = {field.name: given.pop(field.name) for field in fields(record)}
+            command(record(**shared), **given)
+
+        parameters = [*_own_parameters(command), *_field_parameters(record)]
+        flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        flat.__annotations__ = {each.name: each.annotation for each in parameters}
+        return flat
+
+    return decorate
+
+
+def _own_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
+    """The parameters of a command after the record, as keywords."""
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    return [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
+
+
+def _field_parameters(record: type[Any]) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(record, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(record)
+    ]

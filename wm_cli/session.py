@@ -1,0 +1,40 @@
+"""One command from its options to its exit code: signals, progress, errors and the report."""
+
+import traceback
+from collections.abc import Callable
+
+import typer
+
+from stages.errors import StageError
+from stages.events import Monitor, Report
+from wm_cli.__main__ import STOPPED
+from wm_cli.options import OutputOptions
+from wm_cli.progress import ScreenMonitor
+from wm_cli.render import console, reserved_stdout, show_error, show_report
+from wm_cli.signals import Stopper
+
+Work = Callable[[Monitor], Report]
+
+
+def carry_out(command: str, options: OutputOptions, work: Work) -> None:
+    """Do a command's work, show its report, and leave with its exit code."""
+    with Stopper() as stopper:
+        try:
+            report = _monitored(command, work, stopper)
+            show_report(report, as_json=options.as_json)
+            code = report.exit_code
+        except StageError as error:
+            if options.debug:
+                traceback.print_exc()
+            show_error(command, error)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            console(stderr=True).print(f"\n{STOPPED}", soft_wrap=True)
+            code = stopper.exit_code
+    raise typer.Exit(code)
+
+
+def _monitored(command: str, work: Work, stopper: Stopper) -> Report:
+    screen = console(stderr=True)
+    with reserved_stdout(), ScreenMonitor(command, console=screen, stopper=stopper) as monitor:
+        return work(monitor)
