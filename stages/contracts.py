@@ -51,7 +51,7 @@ class WorldSpec:
     env: str = setting("CarRacing-v3", doc="id of the environment, as gymnasium spells it")
     engine: str = setting(
         "auto",
-        choices=("auto", "gymnasium", "envpool"),
+        choices=("auto", "gymnasium", "gymnasium-fast", "envpool"),
         doc="what steps the environment; auto is resolved once per workspace",
     )
     repeat: int = setting(1, low=1, doc="engine frames per action: the time step of M and C alike")
@@ -173,4 +173,4 @@ class Job:
     world: WorldSpec  # engine already resolved
     parents: tuple[str, ...] = ()  # ids given by --from; empty: the newest complete ones
     force: bool = False
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)

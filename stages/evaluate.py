@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 STAGE = stage_named("evaluate")
 ALGORITHM = 1
 REFERENCE = "gymnasium"
+FRAMES_PER_SECOND = 50  # of CarRacing
 PROBE_EVERY = 50  # actions between frames on which V's reconstruction error is measured
 SHOWN = (
     "episodes", "mean", "std", "stderr", "ci95_low", "ci95_high", "median", "min", "max",
@@ -97,9 +98,7 @@ class Probe:
     def on_reset(self, observation: Frames, seeds: Sequence[int]) -> None:
         """Nothing: the zoom of the first second is not what V is judged by."""
 
-    def on_step(
-        self, live: Mask, observation: Frames, actions: Actions, step: Step, live_after: Mask
-    ) -> None:
+    def on_step(self, live: Mask, observation: Frames, *_: Actions | Step | Mask) -> None:
         """Keep one lane's frame every so often."""
         self._num_steps += 1
         if self._num_steps % PROBE_EVERY == 0:
@@ -270,7 +269,9 @@ def record(
     workspace: Workspace, evaluation: str, num_episodes: int, job: Job, *, progress: Monitor
 ) -> Report:
     """Drive the first seeds of an evaluation again and write them as mp4 files into `videos/`."""
-    from stages.artifacts.video import write_video
+    from stages.artifacts.video import require_encoder, write_video
+
+    require_encoder()
 
     artifact = workspace.get(evaluation)
     control = workspace.resolve(next(p for p in artifact.manifest.parents if p.kind == "control"))
@@ -289,16 +290,13 @@ def record(
     return Report(command="evaluate --record", path=str(workspace.videos()), notes=tuple(paths))
 
 
-FRAMES_PER_SECOND = 50  # of CarRacing
-
-
 def _filmed(
     agent: AgentFiles, parameters: Parameters, spec: WorldSpec, seed: int, max_steps: int
 ) -> Iterator["NDArray[np.uint8]"]:
     """The engine's own frames of one episode, one per action, as they are driven."""
-    from stages.worlds.making import make_world
+    from stages.worlds.making import make_prepared
 
-    with closing(make_world(spec, engine=REFERENCE)) as world:
+    with closing(make_prepared(spec, engine=REFERENCE)) as world:
         pilot = load_pilot(agent, parameters[None], world.action_spec)
         observation = world.reset([seed])
         pilot.reset([seed])

@@ -19,6 +19,8 @@ from stages.settings.schema import describe
 NUM_NUMBERS = 3  # of a summary, in the list of artifacts
 TELLING = {  # the numbers of a summary that say most, by kind; others follow
     "rollouts": ("episodes", "steps", "mean_return"),
+    "vision": ("reconstruction", "kl", "parameters"),
+    "memory": ("nll", "baseline_unit_gaussian", "parameters"),
     "latents": ("episodes", "frames", "latent_size"),
     "control": ("selected_score", "generations", "parameters"),
     "evaluations": ("mean", "stderr", "episodes"),
@@ -90,12 +92,10 @@ def verify(
         for error in broken
     ]
     total = sum(_num_bytes(artifact) for artifact in found)
-    done = 0
-    for artifact in found:
+    for done, artifact in enumerate(found, start=1):
         monitor.poll()
         rows.append(_verified_row(artifact))
-        done += _num_bytes(artifact)
-        monitor.emit(Advanced(done // 10**6, total // 10**6, "MB", latest=artifact.id))
+        monitor.emit(Advanced(done, len(found), "artifacts", latest=artifact.id))
     num_damaged = sum(row[1] == "damaged" for row in rows)
     return Report(
         command="verify",
@@ -209,7 +209,7 @@ def _numbers(artifact: Artifact) -> str | None:
     names = [name for name in TELLING.get(artifact.kind, ()) if name in summary]
     names = list(dict.fromkeys([*names, *summary]))
     values = {name: summary[name] for name in names if type(summary[name]) in (int, float)}
-    shown = [f"{name.replace('_', ' ')} {value:.5g}" for name, value in values.items()]
+    shown = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items()]
     return ", ".join(shown[:NUM_NUMBERS]) or None
 
 

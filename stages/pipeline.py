@@ -1,7 +1,7 @@
 """The whole pipeline: the settings of a workspace, one stage by name, or all that is missing."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -46,7 +46,7 @@ class Request:
     named: Mapping[str, Any] | None = None  # options that stand for a key: rollout.episodes
     parents: tuple[str, ...] = ()  # --from
     force: bool = False
-    resources: Resources = Resources()
+    resources: Resources = field(default_factory=Resources)
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ def settings_of(root: Path, request: Request) -> tuple[Settings, dict[str, Any] 
     Returns the settings, what the workspace has stored (None when nothing), and remarks.
     """
     stored = Workspace.open(root).settings() if Workspace.exists(root) else None
+    remarks: list[str] = []
     if stored is None:
-        recipe, remarks = load_recipe(request.recipe or DEFAULT_RECIPE), []
+        recipe = load_recipe(request.recipe or DEFAULT_RECIPE)
     else:
         recipe, remarks = _stored_recipe(stored, request)
     inherited = stored or {"preset": None, "seed": DEFAULT_SEED, "overrides": []}
@@ -141,6 +142,7 @@ def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
     reports: list[Report] = []
     for stage in _stages(prepared):
         job = replace(prepared.job, parents=_parents_among(stage, made))
+        progress.emit(Noted(f"{stage.name}: {stage.line}"))
         report = verb(stage).run(prepared.workspace, prepared.config(stage), job, progress=progress)
         made[stage.writes] = report.artifact or ""
         reports.append(report)

@@ -79,12 +79,16 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
 
 def check_engines(rollouts: Sequence[Artifact], vision: Artifact) -> None:
     """Refuse pictures of an engine that V has not learnt from."""
-    known = set(vision.manifest.summary["engines"])
+    from stages.worlds.making import same_pictures
+
+    known = vision.manifest.summary["engines"]
     for artifact in rollouts:
-        foreign = sorted(set(artifact.manifest.summary["engines"]) - known)
+        engines = artifact.manifest.summary["engines"]
+        foreign = [e for e in engines if not any(same_pictures(e, other) for other in known)]
         if foreign:
             raise InputsMismatch(
-                f"{artifact.id} holds pictures of {', '.join(foreign)}, which {vision.id} never saw.",
+                f"{artifact.id} holds pictures of {', '.join(foreign)}, "
+                f"which {vision.id} never saw.",
                 why=f"{vision.id} was trained on pictures of {', '.join(sorted(known))}.",
                 fix=f"Train it on them too: wm train-vision --from {artifact.id}",
             )

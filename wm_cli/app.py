@@ -42,11 +42,12 @@ app = typer.Typer(
 
 def run(words: Sequence[str]) -> int:
     """Run the command line in `words` and return its exit code."""
-    commands = cast(TyperGroup, get_command(app))
+    group = cast(TyperGroup, get_command(app))
     try:
-        return commands.main(list(words), prog_name="wm", standalone_mode=False) or 0
+        return group.main(list(words), prog_name="wm", standalone_mode=False) or 0
     except typer.TyperException as error:
-        show_error(command_of(error), usage_error(error, words, commands.commands))
+        command = command_of(error, words, group.commands)
+        show_error(command, usage_error(error, words, group.commands))
         return error.exit_code
 
 

@@ -18,7 +18,7 @@ def usage_error(error: typer.TyperException, words: Sequence[str], commands: Any
         commands: name to command, as typer built them.
     """
     context = getattr(error, "ctx", None)
-    path = context.command_path if context else "wm"
+    path = f"wm {command_of(error, words, commands)}".strip()
     known = _options(context.command) if context else []
     if hasattr(error, "possibilities"):  # only errors about an unknown option have it
         option = str(getattr(error, "option_name", ""))
@@ -30,10 +30,12 @@ def usage_error(error: typer.TyperException, words: Sequence[str], commands: Any
     return UsageError(message, fix=fix)
 
 
-def command_of(error: typer.TyperException) -> str:
-    """The command that the parser was at, without `wm`; empty at the top."""
+def command_of(error: typer.TyperException, words: Sequence[str], commands: Any) -> str:
+    """The command that the parser was at; empty at the top."""
     context = getattr(error, "ctx", None)
-    return context.command_path.partition(" ")[2] if context else ""
+    if context:
+        return str(context.command_path).partition(" ")[2]
+    return words[0] if words and words[0] in commands else ""
 
 
 def _stray_setting(message: str, words: Sequence[str]) -> str | None:
@@ -51,14 +53,14 @@ def _unknown_option(
         key = option.lstrip("-")
         value = _value_after(option, words)
         return f"Did you mean --set {key}={value}?"
-    near = difflib.get_close_matches(option, known, n=1)
-    if near:
-        return f"Did you mean {near[0]}?"
     owners = [name for name, command in commands.items() if option in _options(command)]
     if owners and path == "wm":
         return f"Options follow the command: wm {owners[0]} {option} ..."
     if owners:
         return f"It belongs to: {', '.join(f'wm {name}' for name in owners)}."
+    near = difflib.get_close_matches(option, known, n=1)
+    if near:
+        return f"Did you mean {near[0]}?"
     keys = _keys_named(option)
     return f"Did you mean --set {' or --set '.join(f'{key}=...' for key in keys)}?" if keys else ""
 

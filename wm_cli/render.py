@@ -165,14 +165,14 @@ def _show_problem(title: str, parts: tuple[str, str, str], *, colour: str, code:
 
 
 def _print_headline(screen: Console, report: Report) -> None:
-    state = "up to date" if report.up_to_date else "made"
-    line = Text(f"{report.command}: ")
+    line = Text(f"{report.command}:")
     if report.artifact:
-        line.append(f"{report.artifact} ", style="bold")
-        line.append(state, style=STATE_STYLES[state])
-    screen.print(line)
+        state = "up to date" if report.up_to_date else "made"
+        line.append(f" {report.artifact}", style="bold")
+        line.append(f" {state}", style=STATE_STYLES[state])
     if report.path:
-        screen.print(Text(f"  {printable(report.path)}"), soft_wrap=True)
+        line.append(f" {printable(report.path)}")
+    screen.print(line, soft_wrap=True)
 
 
 def _summary_grid(summary: Mapping[str, Scalar]) -> RichTable:
@@ -192,7 +192,7 @@ def _print_table(screen: Console, table: Table) -> None:
     for row in table.rows:
         texts = [printable(str(row[i])) for i in below if row[i]]
         if texts:
-            screen.print(Text(f"  {row[0]}: {'; '.join(texts)}"), soft_wrap=True)
+            screen.print(Text(f"  {row[0]}: {' '.join(texts)}"), soft_wrap=True)
     if below:
         screen.print()
 

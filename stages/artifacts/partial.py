@@ -159,7 +159,8 @@ class Partial:
         kept = {entry.name for entry in manifest.files} | {MANIFEST, MANIFEST_DIGEST}
         for path in sorted(self.path.iterdir()):
             if path.name not in kept:
-                remove_folder(path) if path.is_dir() else remove_file(path)
+                remove = remove_folder if path.is_dir() else remove_file
+                remove(path)
         sync_folder(self.path)
         with self._lock:
             number = next_number(self.path.parent)

@@ -5,6 +5,7 @@ Axes: `B` lanes, `P` parameters, `D` inputs, `A` outputs, `U` hidden units.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class ControllerShape:
         """Names and shapes of the weights, in the order of the flat vector."""
         widths = [self.num_inputs, *([self.hidden] if self.hidden else []), self.num_outputs]
         shapes: dict[str, tuple[int, ...]] = {}
-        for layer, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
             shapes[f"layer{layer}.weight"] = (fan_out, fan_in)
             if self.bias:
                 shapes[f"layer{layer}.bias"] = (fan_out,)

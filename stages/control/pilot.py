@@ -62,7 +62,7 @@ class Pilot:
         self.action_spec = action_spec
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Start len(seeds) episodes with an empty memory; lane i uses controller i (or the only)."""
+        """Start len(seeds) episodes, M's state empty; lane i has controller i, or all the only one."""
         num_lanes, num_controllers = len(seeds), len(self.controllers.weights["layer0.weight"])
         if num_controllers not in {1, num_lanes}:
             raise AssertionError(f"{num_controllers} controllers for {num_lanes} lanes")
@@ -70,6 +70,7 @@ class Pilot:
             torch.arange(num_lanes) if num_controllers > 1 else torch.zeros(num_lanes).long()
         )
         self._state = None if self.memory is None else self.memory.initial_state(num_lanes)
+        self._first_step = True
         self._noise = [generator(seed, "latent-noise") for seed in seeds]
 
     @torch.inference_mode()
@@ -90,9 +91,16 @@ class Pilot:
         actions[lanes] = to_actions(outputs, self.action_spec, self.shape.squash)
         if self.memory is not None and state is not None and self._state is not None:
             vectors = torch.from_numpy(self.action_spec.vectors(actions[lanes]))
-            advanced = self.memory.advance(latent, vectors, (state[0], state[1]))
+            restart = torch.full((len(lanes),), self._first_step)
+            advanced = self.memory.advance(
+                latent,
+                vectors,
+                (state[0], state[1]),
+                restart if self.memory.shape.restart_flag else None,
+            )
             for whole, part in zip(self._state, advanced, strict=True):
                 whole[rows] = part
+        self._first_step = False
         return actions
 
     def _latent(self, frames: Frames, lanes: np.ndarray) -> torch.Tensor:

@@ -12,11 +12,17 @@ from stages.events import Scalar
 class Recorded(Protocol):
     """The columns of a shard that coverage reads; frames are never touched."""
 
-    num_episodes: int
-    step_offsets: NDArray[np.int64]
-    fact_names: tuple[str, ...]
+    @property
+    def step_offsets(self) -> NDArray[np.int64]:
+        """First row of each episode among the steps, and one past the last."""
+        ...
 
-    def column(self, name: str, start: int, stop: int) -> NDArray[Any]:
+    @property
+    def fact_names(self) -> tuple[str, ...]:
+        """Facts that were recorded."""
+        ...
+
+    def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows of a per-step column; facts are named `facts/...`."""
         ...
 

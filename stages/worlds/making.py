@@ -4,14 +4,19 @@ import os
 from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from stages.contracts import World, WorldSpec
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.lanes import Engine
 from stages.worlds.repeat import Repeat
 
+if TYPE_CHECKING:
+    from stages.worlds.prepare import Prepared
+
 ENVPOOL_ENVS = ("CarRacing-v3",)  # checked against Gymnasium; its others have other interfaces
-FAST = "-fast"  # the same physics and pictures, drawn with less work
+GYMNASIUM_FAST = "gymnasium-fast"  # Gymnasium's physics and pictures, drawn with less work
+FAST_REPEAT = 4  # frames per action from which on it keeps up with EnvPool
 _HEADLESS = {
     "SDL_VIDEODRIVER": "dummy",
     "SDL_AUDIODRIVER": "dummy",
@@ -27,14 +32,22 @@ def headless() -> None:
 
 def engines_for(env: str) -> tuple[str, ...]:
     """The engines that can step this environment, the reference first."""
-    return ("gymnasium", "envpool") if env in ENVPOOL_ENVS else ("gymnasium",)
+    if env in ENVPOOL_ENVS:
+        return ("gymnasium", GYMNASIUM_FAST, "envpool")
+    return ("gymnasium",)
 
 
 def resolve_engine(spec: WorldSpec) -> str:
-    """`gymnasium` or `envpool`: what `auto` means on this machine, or the engine asked for."""
+    """What `auto` means for this world, or the engine asked for, once it is known to be there.
+
+    `auto` draws Gymnasium's own pictures where that is as fast: it pays per frame seen, EnvPool
+    per frame stepped (docs/experiments.md has the figures).
+    """
     offered = engines_for(spec.env)
     if spec.engine == "auto":
-        return "envpool" if "envpool" in offered and _has_envpool() else "gymnasium"
+        if "envpool" in offered and _has_envpool() and spec.repeat < FAST_REPEAT:
+            return "envpool"
+        return GYMNASIUM_FAST if GYMNASIUM_FAST in offered else "gymnasium"
     if spec.engine not in offered:
         raise UsageError(
             f"The engine {spec.engine} does not offer {spec.env}.",
@@ -50,8 +63,8 @@ def resolve_engine(spec: WorldSpec) -> str:
 
 
 def same_pictures(engine: str, other: str) -> bool:
-    """Whether two engines draw the same frames, bit for bit, inside CarRacing's rows [0:84]."""
-    return engine.removesuffix(FAST) == other.removesuffix(FAST)
+    """Whether two engines draw the same frames, bit for bit."""
+    return engine.removesuffix("-fast") == other.removesuffix("-fast")
 
 
 def lap_rule(env: str, engine: str) -> str:
@@ -62,7 +75,8 @@ def lap_rule(env: str, engine: str) -> str:
     """
     if not env.startswith("CarRacing"):
         return ""
-    return f"every-tile ({engine} {version(engine)})"
+    package = engine.removesuffix("-fast")
+    return f"every-tile ({package} {version(package)})"
 
 
 def make_world(
@@ -72,15 +86,23 @@ def make_world(
 
     With `raw` observations are the engine's own frames; the action repeat stays.
     """
+    if raw:
+        return _repeated(spec, engine, threads)
+    return make_prepared(spec, engine=engine, threads=threads)
+
+
+def make_prepared(spec: WorldSpec, *, engine: str | None = None, threads: int = 1) -> "Prepared":
+    """The same world by its own type, which keeps the engine's frames in `raw`, for films."""
+    from stages.worlds.prepare import Prepared
+
+    return Prepared(_repeated(spec, engine, threads), crop=spec.crop, size=spec.size)
+
+
+def _repeated(spec: WorldSpec, engine: str | None, threads: int) -> World:
     headless()
     asked = replace(spec, engine=engine or spec.engine)
     made = _engine(spec, resolve_engine(asked), threads)
-    world: World = Repeat(made, spec.repeat) if spec.repeat > 1 else made
-    if raw:
-        return world
-    from stages.worlds.prepare import Prepared
-
-    return Prepared(world, crop=spec.crop, size=spec.size)
+    return Repeat(made, spec.repeat) if spec.repeat > 1 else made
 
 
 def _engine(spec: WorldSpec, engine: str, threads: int) -> Engine:
@@ -91,7 +113,8 @@ def _engine(spec: WorldSpec, engine: str, threads: int) -> Engine:
     from stages.worlds.gymnasium_world import GymnasiumWorld
     from stages.worlds.opening import open_lane
 
-    return GymnasiumWorld(lambda: open_lane(spec.env, max_frames=spec.max_frames))
+    culled = engine == GYMNASIUM_FAST
+    return GymnasiumWorld(lambda: open_lane(spec.env, max_frames=spec.max_frames, culled=culled))
 
 
 def _has_envpool() -> bool:

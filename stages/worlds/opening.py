@@ -20,26 +20,30 @@ BOX2D_FIX = (
 )
 
 
-def open_lane(env: str, *, max_frames: int = 0) -> Lane:
-    """One lane of the environment; `max_frames` replaces its own time limit unless 0."""
+def open_lane(env: str, *, max_frames: int = 0, culled: bool = False) -> Lane:
+    """One lane of the environment; `max_frames` replaces its own time limit unless 0.
+
+    With `culled` CarRacing draws the same frames with less work.
+    """
     if env.startswith("CarRacing"):
-        return _open_car_racing(env, max_frames)
+        return _open_car_racing(env, max_frames, culled=culled)
     _register_atari()
     return Lane(_make(_spec(env), max_frames))
 
 
-def _open_car_racing(env: str, max_frames: int) -> Lane:
+def _open_car_racing(env: str, max_frames: int, *, culled: bool) -> Lane:
     spec = deepcopy(_spec(env))
     try:
         with catch_warnings():
             # Box2D's SWIG module warns while it loads, and crashes the process if that raises.
             filterwarnings("ignore", message="builtin type .*", category=DeprecationWarning)
             from stages.worlds.car_racing import CarRacingLane, UndrawnCarRacing
+            from stages.worlds.culled_car_racing import CulledCarRacing
     except DependencyNotInstalled as error:
         raise EnvironmentLacks(
             f"{env} needs Box2D and pygame.", why=str(error), fix=BOX2D_FIX
         ) from error
-    spec.entry_point = UndrawnCarRacing
+    spec.entry_point = CulledCarRacing if culled else UndrawnCarRacing
     return CarRacingLane(_make(spec, max_frames))
 
 

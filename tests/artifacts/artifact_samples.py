@@ -12,7 +12,7 @@ from stages.artifacts.canonical import fingerprint
 from stages.artifacts.disk import SystemCalls
 from stages.artifacts.episodes import EpisodeRecord, EpisodeShardWriter
 from stages.artifacts.latents import LatentRecord
-from stages.artifacts.manifest import Certificate, ParentRef
+from stages.artifacts.manifest import Certificate
 from stages.artifacts.weights import pack_tensors
 from stages.artifacts.workspace import Workspace
 
@@ -106,11 +106,6 @@ def sample_files():
 def new_workspace(folder) -> Workspace:
     """An empty workspace."""
     return Workspace.open(Path(folder) / "workspace", create=True)
-
-
-def parent(artifact) -> ParentRef:
-    """The artifact as somebody's parent."""
-    return artifact.reference()
 
 
 def run_python(script, *arguments, hash_seed="0", timeout=60):

@@ -121,11 +121,11 @@ def rewrite_manifest(folder, **changes):
 
 def test_a_newer_artifact_names_the_version_that_is_needed(copy):
     rewrite_manifest(copy, format_version=2)
-    error = only_fault_without_remedy(copy)
+    error = only_damage(copy)
     assert "version 2" in error.what and "pip install --upgrade" in error.fix
 
 
-def only_fault_without_remedy(folder):
+def only_damage(folder):
     (error,) = faults(folder)
     assert isinstance(error, ArtifactDamaged)
     return error
@@ -136,7 +136,7 @@ def test_a_hostile_manifest_cannot_point_outside(copy, tmp_path):
     secret.write_bytes(b"secret")
     entry = {"name": "../secret", "bytes": 6, "sha256": "0" * 64}
     rewrite_manifest(copy, files=[entry])
-    assert "plain file name" in str(only_fault_without_remedy(copy))
+    assert "plain file name" in str(only_damage(copy))
 
 
 def test_an_unknown_file_name_lists_the_known_ones(copy):

@@ -63,6 +63,11 @@ def die_loudly(seed):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def chat(number):
+    print("the task before", flush=True)
+    return number
+
+
 def raise_user_error(number):
     if number == 5:
         raise UsageError("Five is not allowed.", why="It is prime.", fix="Use four.")
@@ -91,3 +96,10 @@ def return_unpicklable(_):
 
 def sleep_long(seconds):
     time.sleep(seconds)
+
+
+def sleep_in_pieces(num_pieces):
+    """Takes 50 ms per piece while it may run; the time it is stopped does not count."""
+    for _ in range(num_pieces):
+        time.sleep(0.05)
+    return num_pieces

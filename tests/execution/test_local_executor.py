@@ -161,6 +161,15 @@ def test_a_task_that_always_kills_its_worker_ends_with_its_key_and_log():
     assert "opening track 77" in caught.value.why
 
 
+def test_the_log_tells_about_the_lost_task_alone():
+    with LocalExecutor(1, num_retries=0) as executor:
+        list(executor.run([Task(0, tasks.chat, 0)], monitor=Silent()))
+        with pytest.raises(TaskAbandoned) as caught:
+            list(executor.run([Task(1, tasks.die_loudly, 5)], monitor=Silent()))
+    assert "opening track 5" in caught.value.why
+    assert "the task before" not in caught.value.why
+
+
 def test_a_task_that_always_hangs_ends_too():
     with LocalExecutor(1, num_retries=1) as executor:
         work = [Task("t", tasks.misbehave, ("stopped", 0))]
@@ -244,8 +253,10 @@ def test_a_run_left_in_the_middle_does_not_disturb_the_next():
     with LocalExecutor(2) as executor:
         first = executor.run([Task(k, tasks.noise, k) for k in range(30)], monitor=Silent())
         next(first)
-        assert noises(range(100, 104), executor).keys() == set(range(100, 104))
+        second = executor.run([Task(k, tasks.noise, k) for k in range(100, 130)], monitor=Silent())
+        found = {next(second).key}
         first.close()
+        assert found | {done.key for done in second} == set(range(100, 130))
         assert noises(range(4), executor).keys() == set(range(4))
 
 
@@ -272,6 +283,43 @@ def test_many_small_rounds_are_fast():
         for _ in range(200):
             list(executor.run([Task(k, tasks.square, k) for k in range(2)], monitor=Silent()))
         assert (time.perf_counter() - start) / 200 < 0.02
+
+
+def test_time_that_the_caller_takes_is_not_the_workers_time():
+    with LocalExecutor(1) as executor:
+        work = [Task(k, tasks.sleep_in_pieces, 4) for k in range(3)]
+        for _ in executor.run(work, deadline=1.0, monitor=Silent()):
+            time.sleep(1.3)
+        assert executor.num_lost == 0
+
+
+STOPPED = """
+import sys
+sys.path[:0] = [{root!r}, {here!r}]
+import execution_tasks as tasks
+from stages.events import Silent
+from stages.execution.local import LocalExecutor
+from stages.execution.protocol import Task
+
+with LocalExecutor(1) as executor:
+    (done,) = executor.run([Task(0, tasks.environment, 0)], monitor=Silent())
+    print(done.value[0], flush=True)
+    list(executor.run([Task(0, tasks.sleep_in_pieces, 20)], deadline=2.0, monitor=Silent()))
+    print(executor.num_lost, flush=True)
+"""
+
+
+def test_a_run_that_is_suspended_as_a_whole_goes_on():
+    """Ctrl-Z and fg: the clock went on, nobody worked, no worker is to blame."""
+    code = STOPPED.format(root=str(ROOT), here=str(HERE))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
+        worker = int(run.stdout.readline())
+        time.sleep(0.2)
+        for signum in (signal.SIGSTOP, signal.SIGCONT):
+            for pid in (run.pid, worker):
+                os.kill(pid, signum)
+            time.sleep(2.5)
+        assert run.stdout.readline() == "0\n"
 
 
 PARENT = """
