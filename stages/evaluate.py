@@ -49,7 +49,7 @@ from stages.contracts import (
 from stages.events import Advanced, Monitor, Report, Table
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import Task
+from stages.execution.protocol import TASK_DEADLINE, Task
 from stages.training.seeding import episode_seeds
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _score(
     progress.emit(Advanced(done, total, "episodes"))
     with LocalExecutor(resolve_workers(job.resources.workers)) as executor:
         work = [Task(number, run_task, tasks[number]) for number in missing]
-        for finished in executor.run(work, monitor=progress):
+        for finished in executor.run(work, monitor=progress, deadline=TASK_DEADLINE):
             number = int(finished.key)
             partial.write(
                 names[number], canonical_json({"who": tasks[number].who, **finished.value})

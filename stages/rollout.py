@@ -15,7 +15,7 @@ from stages.errors import UsageError
 from stages.events import Advanced, Monitor, Report, Table
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import Task
+from stages.execution.protocol import TASK_DEADLINE, Task
 from stages.training.seeding import episode_seeds
 
 STAGE = stage_named("rollout")
@@ -152,7 +152,7 @@ def _record(
     with LocalExecutor(resolve_workers(job.resources.workers)) as executor:
         progress.emit(Advanced(done, total, "episodes"))
         work = [Task(task.name, record_shard, task) for task in missing]
-        for finished in executor.run(work, monitor=progress):
+        for finished in executor.run(work, monitor=progress, deadline=TASK_DEADLINE):
             done += finished.value
             progress.emit(Advanced(done, total, "episodes"))
 

@@ -24,7 +24,7 @@ from stages.errors import InputsMismatch
 from stages.events import Advanced, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import Task
+from stages.execution.protocol import TASK_DEADLINE, Task
 from stages.families import WEIGHTS
 
 STAGE = stage_named("sample-latents")
@@ -160,7 +160,7 @@ def _encode_all(
     progress.emit(Advanced(done, len(tasks), "shards"))
     with LocalExecutor(resolve_workers(job.resources.workers)) as executor:
         work = [Task(Path(task.target).name, encode_shard, task) for task in missing]
-        for _ in executor.run(work, monitor=progress):
+        for _ in executor.run(work, monitor=progress, deadline=TASK_DEADLINE):
             done += 1
             progress.emit(Advanced(done, len(tasks), "shards"))
 

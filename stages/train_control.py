@@ -3,8 +3,8 @@
 The log `search.jsonl` is the search: it is replayed to resume, and kept to be read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from stages.artifacts.producing import (
     only,
     produce,
 )
-from stages.artifacts.scores import log_line, parse_log
 from stages.artifacts.weights import pack_tensors
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, setting
@@ -31,17 +30,20 @@ from stages.errors import InputsMismatch
 from stages.events import Advanced, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import Task
+from stages.execution.protocol import TASK_DEADLINE, Task
 from stages.families import WEIGHTS
 from stages.training.seeding import episode_seeds, torch_seed
 
 if TYPE_CHECKING:
-    from stages.control.controllers import ControllerShape
+    from numpy.typing import NDArray
+
+    from stages.control.pilot import PilotShape
+    from stages.control.search_log import Row
 
 STAGE = stage_named("train-control")
 ALGORITHM = 1
-LOG = "search.jsonl"
-PENDING = "pending.jsonl"  # finished tasks of the generation in progress; not payload
+STATE = "search.safetensors"  # mean and step size at the end, and the vector that was selected
+METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,6 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
 
 def _naming(job: Job, kinds: Sequence[str]) -> Job:
     """The job without named parents that a V-only controller does not read."""
-    from dataclasses import replace
-
     kept = tuple(name for name in job.parents if name.split("/")[0] in kinds or "/" not in name)
     return replace(job, parents=kept) if set(kinds) != set(STAGE.reads) else job
 
@@ -132,24 +132,18 @@ class _Hunt:
         job: Job,
         progress: Monitor,
     ) -> None:
-        from stages.control.pilot import PilotShape
         from stages.control.search import Search, SearchShape
+        from stages.control.search_log import SearchLog
 
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
         vision, memory = parents[0], parents[1] if len(parents) > 1 else None
-        self.pilot: PilotShape = PilotShape(
-            features=config.features,
-            hidden=config.hidden,
-            bias=config.bias,
-            latent=config.latent,
-            squash=config.squash,
-        )
+        self.pilot = _pilot(config)
         self.agent: AgentFiles = agent_files(vision, memory, self.pilot)
         spec = action_spec(job.world, job.world.engine)
         memory_size = memory.manifest.summary["shape"]["hidden_size"] if memory else 0
         latent_size = vision.manifest.summary["shape"]["latent_size"]
-        self.shape: ControllerShape = self.pilot.controller(latent_size, memory_size, spec.size)
-        self.search: Search = Search(
+        self.shape = self.pilot.controller(latent_size, memory_size, spec.size)
+        self.search = Search(
             SearchShape(
                 num_parameters=self.shape.num_parameters,
                 population=config.population,
@@ -158,116 +152,56 @@ class _Hunt:
                 seed=torch_seed(job.seed, "search") % 2**32,
             )
         )
-        self.records: list[dict[str, Any]] = []
-        self.best: tuple[float, int, Parameters] | None = None  # score, generation, vector
+        self.log = SearchLog(partial)
 
     def outcome(self) -> Outcome:
         """Run to the last generation and write the payload."""
-        self._resume()
+        self.log.replay(self.search, progress=self.progress)
         with LocalExecutor(resolve_workers(self.job.resources.workers)) as self.executor:
+            self._select()
             while self.search.generation < self.config.generations:
                 self._generation()
-                self._selection()
-            self._selection()
+                self._select()
         return self._written()
-
-    def _resume(self) -> None:
-        """Replay the log; a line that a death cut is dropped."""
-        lines = self.partial.lines(LOG)
-        self.partial.keep_lines(LOG, lines)
-        for record in parse_log(lines, source=LOG):
-            self.records.append(record)
-            if "fitness" in record:
-                self.search.replay(record["fitness"], record["asked"])
-            else:
-                self._consider(record)
-            self.progress.poll()
 
     def _generation(self) -> None:
         """Ask, drive every candidate, tell, log."""
-        from stages.control.search import digest_of
-
-        number, config = self.search.generation, self.config
-        population = self.search.ask()
-        tracks = 1 if config.common_tracks else config.population
-        seeds = episode_seeds(
-            "search", self.job.seed, number * config.episodes * tracks, config.episodes * tracks
-        )
-        lanes = [
-            (candidate, seeds[(0 if config.common_tracks else candidate) * config.episodes + k])
-            for candidate in range(config.population)
-            for k in range(config.episodes)
-        ]
-        rows = self._drive(
-            f"g{number}",
-            [(population[candidate], seed) for candidate, seed in lanes],
-            patience=config.patience,
-        )
+        config, number = self.config, self.search.generation
+        asked = self.search.ask()
+        seeds = _tracks(config, self.job.seed, number)  # [population, episodes]
+        lanes = [(vector, seed) for vector, own in zip(asked, seeds, strict=True) for seed in own]
+        rows = self._drive(f"generation {number}", lanes, patience=config.patience)
         returns = np.array([row[0] for row in rows]).reshape(config.population, config.episodes)
         fitness = returns.mean(axis=1)
         self.search.tell(fitness)
-        self._log(
-            {
-                "generation": number,
-                "fitness": fitness.tolist(),
-                "asked": digest_of(population),
-                "sigma": self.search.sigma,
-                "frames": sum(row[1] for row in rows),
-            }
-        )
+        self.log.add_generation(self.search, asked, fitness, sum(row[1] for row in rows))
         self._show(fitness)
 
-    def _selection(self) -> None:
+    def _select(self) -> None:
         """Score the distribution's mean on held-out seeds when it is due."""
         told, config = self.search.generation, self.config
-        due = told % config.select_every == 0 or told == config.generations
-        scored = any("selection" in r and r["generation"] == told for r in self.records)
-        if not due or scored:
-            return
-        seeds = episode_seeds("selection", self.job.seed, 0, config.select_episodes)
-        rows = self._drive(f"s{told}", [(self.search.mean, seed) for seed in seeds], patience=0)
-        self._log(
-            {
-                "generation": told,
-                "selection": [row[0] for row in rows],
-                "frames": sum(row[1] for row in rows),
-            }
-        )
-        self._consider(self.records[-1])
-
-    def _consider(self, record: Mapping[str, Any]) -> None:
-        """Keep this mean vector when it is the best so far on the selection seeds."""
-        score = float(np.mean(record["selection"]))
-        if self.best is None or score > self.best[0]:
-            self.best = (score, record["generation"], self.search.mean)
+        due = told > 0 and (told % config.select_every == 0 or told == config.generations)
+        if due and not self.log.has_selection(told):
+            seeds = episode_seeds("selection", self.job.seed, 0, config.select_episodes)
+            lanes = [(self.search.mean, seed) for seed in seeds]
+            self.log.add_selection(self.search, self._drive(f"selection {told}", lanes, patience=0))
 
     def _drive(
         self, name: str, lanes: Sequence[tuple[Parameters, int]], *, patience: int
-    ) -> list[tuple[float, int]]:
-        """Return and frames per lane, in order; finished tasks survive a kill in PENDING."""
+    ) -> "list[Row]":
+        """Return and frames per lane, in order; finished tasks survive a kill."""
         chunks = list(_chunks(lanes, self.config.task_lanes))
-        rows = self._pending(name)
+        rows = self.log.pending(name)
         tasks = [
             Task(key, run_lanes, self._trial(chunk, patience))
             for key, chunk in enumerate(chunks)
             if key not in rows
         ]
-        for finished in self.executor.run(tasks, monitor=self.progress):
+        for finished in self.executor.run(tasks, monitor=self.progress, deadline=TASK_DEADLINE):
             key = int(finished.key)
             rows[key] = finished.value
-            if len(chunks) > 1:
-                self.partial.append(
-                    PENDING, log_line({"of": name, "task": key, "rows": finished.value})
-                )
+            self.log.add_pending(name, key, finished.value)
         return [row for key in range(len(chunks)) for row in rows[key]]
-
-    def _pending(self, name: str) -> dict[int, list[tuple[float, int]]]:
-        records = parse_log(self.partial.lines(PENDING), source=PENDING)
-        self.partial.remove(PENDING)
-        kept = [record for record in records if record["of"] == name]
-        if kept:
-            self.partial.keep_lines(PENDING, [log_line(record) for record in kept])
-        return {record["task"]: record["rows"] for record in kept}
 
     def _trial(self, lanes: Sequence[tuple[Parameters, int]], patience: int) -> Trial:
         return Trial(
@@ -280,58 +214,75 @@ class _Hunt:
             max_steps=self.config.max_steps,
         )
 
-    def _log(self, record: dict[str, Any]) -> None:
-        self.partial.append(LOG, log_line(record))
-        self.records.append(record)
-
-    def _show(self, fitness: np.ndarray) -> None:
-        held_out = f", held-out mean vector {self.best[0]:.0f}" if self.best else ""
+    def _show(self, fitness: "NDArray[np.float64]") -> None:
+        scored = self.log.best_vector is not None
+        held_out = f", mean vector held out {self.log.best_score:.0f}" if scored else ""
         self.progress.emit(
             Advanced(
                 self.search.generation,
                 self.config.generations,
                 "generations",
-                latest=f"population mean {fitness.mean():.0f}, best {fitness.max():.0f}{held_out}",
+                latest=f"population {fitness.mean():.0f}, best {fitness.max():.0f}{held_out}",
             )
         )
 
     def _written(self) -> Outcome:
         from stages.control.controllers import split_parameters
+        from stages.control.search_log import LOG
 
-        assert self.best is not None, "the last generation is always scored"
-        score, generation, vector = self.best
+        vector = self.log.best_vector
+        assert vector is not None, "the last generation is always scored"
         weights = split_parameters(self.shape, vector[None])
         named = {name: value[0].numpy() for name, value in weights.items()}
         self.partial.write(WEIGHTS, pack_tensors(named))
-        state = {
-            "mean": self.search.mean,
-            "selected": vector,
-            "sigma": np.array([self.search.sigma]),
-        }
-        self.partial.write("search.safetensors", pack_tensors(state))
-        self.partial.write("metrics.jsonl", "".join(_metrics(self.records)).encode())
+        mean, sigma = self.search.mean, np.array([self.search.sigma])
+        state = {"mean": mean, "selected": vector, "sigma": sigma}
+        self.partial.write(STATE, pack_tensors(state))
+        self.partial.write(METRICS, "".join(self.log.metrics()).encode())
         return Outcome(
-            payload=[WEIGHTS, "search.safetensors", LOG, "metrics.jsonl"],
-            summary=self._summary(score, generation),
+            payload=[WEIGHTS, STATE, LOG, METRICS],
+            summary=self._summary(),
             seeds=_seeds(self.config, self.job.seed),
         )
 
-    def _summary(self, score: float, generation: int) -> dict[str, Any]:
+    def _summary(self) -> dict[str, Any]:
         return {
             "shape": asdict(self.shape),
             "pilot": asdict(self.pilot),
             "parameters": self.shape.num_parameters,
             "generations": self.search.generation,
-            "frames": sum(record["frames"] for record in self.records),
+            "frames": self.log.num_frames,
             "engine": self.job.world.engine,
-            "selected_generation": generation,
-            "selected_score": score,
+            "selected_generation": self.log.best_generation,
+            "selected_score": self.log.best_score,
             "selected_episodes": self.config.select_episodes,
             "sigma": self.search.sigma,
         }
 
 
-def run_lanes(trial: Trial) -> list[tuple[float, int]]:
+def _pilot(config: Config) -> "PilotShape":
+    from stages.control.pilot import PilotShape
+
+    return PilotShape(
+        features=config.features,
+        hidden=config.hidden,
+        bias=config.bias,
+        latent=config.latent,
+        squash=config.squash,
+    )
+
+
+def _tracks(config: Config, root_seed: int, generation: int) -> list[list[int]]:
+    """Seeds of every candidate's episodes: common to a generation, or each its own."""
+    each = config.episodes
+    own = 1 if config.common_tracks else config.population
+    seeds = episode_seeds("search", root_seed, generation * each * own, each * own)
+    if config.common_tracks:
+        return [seeds] * config.population
+    return [seeds[start : start + each] for start in range(0, len(seeds), each)]
+
+
+def run_lanes(trial: Trial) -> "list[Row]":
     """Return and engine frames of every lane; runs in a worker."""
     return [(outcome.total_reward, outcome.num_frames) for outcome in run_trial(trial)]
 
@@ -342,25 +293,6 @@ def _chunks(
     rest = iter(lanes)
     while chunk := list(islice(rest, size)):
         yield chunk
-
-
-def _metrics(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The search as lines of metrics: one per generation and one per scored mean vector."""
-    frames = 0
-    for record in records:
-        frames += record["frames"]
-        line: dict[str, Any] = {"step": record["generation"], "frames": frames}
-        if "fitness" in record:
-            fitness = np.array(record["fitness"])
-            line |= {
-                "control/fitness/best": float(fitness.max()),
-                "control/fitness/mean": float(fitness.mean()),
-                "control/fitness/std": float(fitness.std()),
-                "control/sigma": record["sigma"],
-            }
-        else:
-            line |= {"control/selection/mean": float(np.mean(record["selection"]))}
-        yield log_line(line) + "\n"
 
 
 def _seeds(config: Config, root_seed: int) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import signal
 import sys
-from types import TracebackType
+from types import FrameType, TracebackType
+from typing import NoReturn
 
 STOPPED = "Stopped. Nothing that was finished is lost: the same command goes on from there."
 
@@ -12,16 +14,23 @@ def main() -> None:
     """Run the command line in `sys.argv` and leave with its exit code."""
     _open_closed_streams()
     try:
+        signal.signal(signal.SIGINT, stop_at_once)
         from wm_cli.app import run
 
         sys.excepthook = _report_defect
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # before a command had begun, e.g. during imports
-        sys.stderr.write(f"\n{STOPPED}\n")
         code = 130
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(code)
+
+
+def stop_at_once(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Handle a signal by ending whatever runs; stderr is passed by, as it may be in use."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{STOPPED}\n".encode())
+    raise KeyboardInterrupt
 
 
 def _report_defect(

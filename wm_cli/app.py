@@ -1,10 +1,12 @@
 """The commands of `wm`: parse, call, render."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+import typer.rich_utils
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -42,6 +44,8 @@ app = typer.Typer(
 
 def run(words: Sequence[str]) -> int:
     """Run the command line in `words` and return its exit code."""
+    if os.environ.get("NO_COLOR"):
+        typer.rich_utils.COLOR_SYSTEM = None  # its help would still be bold
     group = cast(TyperGroup, get_command(app))
     try:
         return group.main(list(words), prog_name="wm", standalone_mode=False) or 0

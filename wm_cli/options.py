@@ -26,7 +26,7 @@ RecordOption = Annotated[
 ]
 IdsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="Artifacts such as vision/0001; all when left out."),
+    typer.Argument(metavar="ID", help="Artifacts such as vision/0001; all when left out."),
 ]
 
 

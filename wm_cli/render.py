@@ -188,13 +188,12 @@ def _print_table(screen: Console, table: Table) -> None:
     below = [i for i, column in enumerate(table.columns) if column in BELOW]
     columns = tuple(table.columns[i] for i in beside)
     rows = [tuple(row[i] for i in beside) for row in table.rows]
+    screen.print()
     screen.print(_rich_table(Table(table.title, columns, rows)))
     for row in table.rows:
         texts = [printable(str(row[i])) for i in below if row[i]]
         if texts:
             screen.print(Text(f"  {row[0]}: {' '.join(texts)}"), soft_wrap=True)
-    if below:
-        screen.print()
 
 
 def _print_glossary(screen: Console, table: Table) -> None:

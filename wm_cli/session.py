@@ -7,7 +7,6 @@ import typer
 
 from stages.errors import StageError
 from stages.events import Monitor, Report
-from wm_cli.__main__ import STOPPED
 from wm_cli.options import OutputOptions
 from wm_cli.progress import ScreenMonitor
 from wm_cli.render import console, reserved_stdout, show_error, show_report
@@ -28,8 +27,7 @@ def carry_out(command: str, options: OutputOptions, work: Work) -> None:
                 traceback.print_exc()
             show_error(command, error)
             code = error.exit_code
-        except KeyboardInterrupt:
-            console(stderr=True).print(f"\n{STOPPED}", soft_wrap=True)
+        except KeyboardInterrupt:  # the handler has said so
             code = stopper.exit_code
     raise typer.Exit(code)
 

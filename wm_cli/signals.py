@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from stages.errors import ExitCode, Interrupted, Terminated
+from wm_cli.__main__ import stop_at_once
 
 WATCHED = (signal.SIGINT, signal.SIGTERM)
 RESUMES = "Run the same command again: it goes on where it stopped."
@@ -55,14 +56,14 @@ class Stopper:
         if self._parent is not None and os.getppid() != self._parent:
             raise Terminated("Stopped because xvfb-run ended; progress is saved.", fix=RESUMES)
 
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received.append(number)
         if len(self._received) == 1:
             _say(_FIRST[signal.Signals(number)])
             return
         for each in WATCHED:  # a third one does not even wait for Python
             signal.signal(each, signal.SIG_DFL)
-        raise KeyboardInterrupt
+        stop_at_once(number, frame)
 
 
 def _say(text: str) -> None:

@@ -62,7 +62,7 @@ class Pilot:
         self.action_spec = action_spec
 
     def reset(self, seeds: Sequence[int]) -> None:
-        """Start len(seeds) episodes, M's state empty; lane i has controller i, or all the only one."""
+        """Start len(seeds) episodes; lane i has controller i, or all lanes the only one."""
         num_lanes, num_controllers = len(seeds), len(self.controllers.weights["layer0.weight"])
         if num_controllers not in {1, num_lanes}:
             raise AssertionError(f"{num_controllers} controllers for {num_lanes} lanes")

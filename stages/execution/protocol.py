@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Protocol, Self
 from stages.errors import ExitCode, StageError
 from stages.events import Monitor
 
+TASK_DEADLINE = 3600.0  # seconds after which a worker counts as hung; tasks take minutes
+
 
 @dataclass(frozen=True)
 class Task:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.errors import UsageError
+from stages.settings.values import MAX_SHOWN
 
 MAX_LENGTH = 10_000  # characters of one word
 SCALARS = (bool, int, float, str, list)  # dates and tables of TOML are read as text
 
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)+", re.ASCII)
+_ITEM = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,"'])+""")  # of a flat list, quoted or bare
 _SECOND_WORD = re.compile(r"\s[A-Za-z_][\w.-]*=")
 
 
@@ -43,7 +45,7 @@ def _parse_word(word: str) -> tuple[str, Any]:
 def _refuse_habits(word: str) -> None:
     """Answer what other tools taught with what to write here."""
     if len(word) > MAX_LENGTH or not word.isprintable():
-        raise _refusal(word[:80], "One line of plain text is expected.")
+        raise _refusal(repr(word[:MAX_SHOWN]), "One line of plain text is expected.")
     if word.startswith("+"):
         raise _refusal(word, "Every key exists already: leave the + out.")
     if word.startswith("~"):
@@ -66,20 +68,24 @@ def _parse_value(text: str, word: str) -> Any:
 
 
 def _parse_bare(text: str, word: str) -> Any:
-    if text.startswith("[") and text.endswith("]"):
-        items = _split(text[1:-1])
-        return [_parse_value(item, word) for item in items]
+    if text.startswith("[") and text.endswith("]") and "[" not in text[1:]:
+        return [_parse_value(item, word) for item in _split(text[1:-1], word)]
     if text[0] in "\"'[{":
-        raise _refusal(word, "The quote or bracket is not closed, or something follows it.")
+        raise _unclosed(word)
     if "," in text:
         raise _sweep(word)
     return text
 
 
-def _split(text: str) -> list[str]:
-    """The items between the commas of a flat list of bare or quoted words."""
-    items = [item.strip() for item in re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", text)]
-    return [item for item in items if item]
+def _split(text: str, word: str) -> list[str]:
+    """The items between the commas of a flat list."""
+    if _ITEM.sub("", text).strip(", "):  # a quote that has no partner is all that can remain
+        raise _unclosed(word)
+    return [item.strip() for item in _ITEM.findall(text) if item.strip()]
+
+
+def _unclosed(word: str) -> UsageError:
+    return _refusal(word, "A quote or bracket is not closed, or something follows it.")
 
 
 def _sweep(word: str) -> UsageError:
@@ -92,4 +98,4 @@ def _sweep(word: str) -> UsageError:
 
 
 def _refusal(word: str, fix: str) -> UsageError:
-    return UsageError(f"--set {word} is not understood.", fix=fix)
+    return UsageError(f"--set {word[:MAX_SHOWN]} is not understood.", fix=fix)

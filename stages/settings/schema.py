@@ -128,9 +128,14 @@ def _fields(cls: type[Any]) -> list[_Field]:
 
 
 def _nearest_keys(key: str, known: list[str]) -> list[str]:
-    """Keys of that name in other sections, else the nearest spelling of the whole key."""
-    leaf = key.rsplit(".", 1)[-1]
-    same_name = [item for item in known if item.partition(".")[2] == leaf]
-    return same_name[:3] or difflib.get_close_matches(
-        key.lower().replace("-", "_"), known, n=1, cutoff=0.6
-    )
+    """A similar name in the same section, then the same name in others, then anything similar."""
+    section, _, name = key.lower().replace("-", "_").rpartition(".")
+    prefix = f"{section}."
+    own = [item.removeprefix(prefix) for item in known if item.startswith(prefix)]
+    similar = [prefix + item for item in difflib.get_close_matches(name, own, n=1, cutoff=0.6)]
+    elsewhere = [item for item in known if item.partition(".")[2] == name]
+    nearest = difflib.get_close_matches(key, elsewhere, n=2, cutoff=0)
+    found = list(dict.fromkeys((*similar, *nearest)))
+    if found or own:
+        return found
+    return difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.6)

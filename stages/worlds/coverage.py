@@ -1,4 +1,4 @@
-"""What a set of recorded episodes covers: a worthless data policy shows before a day of training."""
+"""What recorded episodes cover: a worthless data policy shows before a day of training."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ class Recorded(Protocol):
 
 
 def cover(shards: Iterable[Recorded]) -> dict[str, Scalar]:
-    """Episodes, steps, returns, and where it can be known: share of the track, share off the road."""
+    """Episodes, steps and returns; where it is known, shares of the track and off the road."""
     returns: list[float] = []
     lengths: list[int] = []
     shares: list[float] = []

@@ -51,8 +51,14 @@ def test_every_key_of_the_world_is_documented_with_its_default():
     assert list(rows) == [f"world.{field.name}" for field in dataclasses.fields(WorldSpec)]
     assert all(row.doc for row in rows.values())
     assert rows["world.crop"].default == "[0, 84, 0, 96]"
-    assert rows["world.engine"].limits == "auto | gymnasium | envpool"
     assert rows["world.repeat"].type == "integer"
+
+
+def test_limits_are_part_of_the_description(sections: dict[str, type]):
+    limits = {row.key: row.limits for row in describe(sections)}
+    assert limits["memory.cell"] == "lstm | gru"
+    assert limits["memory.lr"] == "> 0 and <= 1"
+    assert limits["memory.masked"] == ""
 
 
 def test_declared_defaults_obey_their_own_rules(sections: dict[str, type]):
@@ -63,8 +69,11 @@ def test_declared_defaults_obey_their_own_rules(sections: dict[str, type]):
 @pytest.mark.parametrize(
     ("key", "hint"),
     [
-        ("memory.learning_rate", "memory.lr"),
+        ("memory.num_step", "memory.num_steps"),
+        ("memory.learning_rate", "[memory] has: lr"),
         ("lr", "memory.lr"),
+        ("mem.lr", "memory.lr"),
+        ("memory.size", "world.size"),
         ("world.lr", "memory.lr"),
         ("memory.num-steps", "memory.num_steps"),
         ("memry.num_steps", "memory.num_steps"),

@@ -1,0 +1,122 @@
+"""The log of a search: enough to resume it exactly, and the history that people read.
+
+`search.jsonl` has a line per generation (fitness of every candidate, digest of what was asked,
+step size, engine frames) and a line per scored mean vector. `pending.jsonl` holds the finished
+tasks of the generation in progress, so that a kill costs one task, not one generation.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.artifacts.partial import Partial
+from stages.artifacts.scores import log_line, parse_log
+from stages.control.search import Search, digest_of
+from stages.events import Monitor
+
+LOG = "search.jsonl"
+PENDING = "pending.jsonl"  # not payload
+
+Row = tuple[float, int]  # return of an episode, and its engine frames
+
+
+class SearchLog:
+    """Writes and replays the log of one search inside its partial."""
+
+    def __init__(self, partial: Partial) -> None:
+        self._partial = partial
+        self.records: list[dict[str, Any]] = []
+        self.best_score = -np.inf  # of a mean vector on the selection seeds
+        self.best_generation = 0
+        self.best_vector: NDArray[np.float64] | None = None
+
+    def replay(self, search: Search, *, progress: Monitor) -> None:
+        """Bring a fresh search to where the log ends; a line that a death cut is dropped."""
+        lines = self._partial.lines(LOG)
+        self._partial.keep_lines(LOG, lines)
+        for record in parse_log(lines, source=LOG):
+            progress.poll()
+            if "fitness" in record:
+                search.replay(record["fitness"], record["asked"])
+            self._take(record, search)
+
+    def add_generation(
+        self, search: Search, asked: NDArray[np.float64], fitness: NDArray[np.float64], frames: int
+    ) -> None:
+        """Log what the search has just been told."""
+        self._append(
+            {
+                "generation": search.generation,
+                "fitness": fitness.tolist(),
+                "asked": digest_of(asked),
+                "sigma": search.sigma,
+                "frames": frames,
+            },
+            search,
+        )
+
+    def add_selection(self, search: Search, rows: Sequence[Row]) -> None:
+        """Log the returns of the search's mean vector; it is kept when they are the best so far."""
+        returns, frames = zip(*rows, strict=True)
+        record = {
+            "generation": search.generation,
+            "selection": list(returns),
+            "frames": sum(frames),
+        }
+        self._append(record, search)
+
+    def has_selection(self, generation: int) -> bool:
+        """Whether the mean vector of this generation has been scored."""
+        return any("selection" in r and r["generation"] == generation for r in self.records)
+
+    @property
+    def num_frames(self) -> int:
+        """Engine frames of the whole search."""
+        return sum(int(record["frames"]) for record in self.records)
+
+    def pending(self, name: str) -> dict[int, list[Row]]:
+        """Tasks of this piece of work that are done already; those of others are forgotten."""
+        records = parse_log(self._partial.lines(PENDING), source=PENDING)
+        kept = [record for record in records if record["of"] == name]
+        if kept:
+            self._partial.keep_lines(PENDING, [log_line(record) for record in kept])
+        else:
+            self._partial.remove(PENDING)
+        return {record["task"]: record["rows"] for record in kept}
+
+    def add_pending(self, name: str, task: int, rows: Sequence[Row]) -> None:
+        """Keep the rows of one finished task."""
+        self._partial.append(PENDING, log_line({"of": name, "task": task, "rows": list(rows)}))
+
+    def metrics(self) -> Iterator[str]:
+        """The search as lines of metrics: one per generation and one per scored mean vector."""
+        frames = 0
+        for record in self.records:
+            frames += record["frames"]
+            line = {"step": record["generation"], "frames": frames, **_measures(record)}
+            yield log_line(line) + "\n"
+
+    def _append(self, record: dict[str, Any], search: Search) -> None:
+        self._partial.append(LOG, log_line(record))
+        self._take(record, search)
+
+    def _take(self, record: dict[str, Any], search: Search) -> None:
+        self.records.append(record)
+        if "selection" in record and np.mean(record["selection"]) > self.best_score:
+            self.best_score = float(np.mean(record["selection"]))
+            self.best_generation = int(record["generation"])
+            self.best_vector = search.mean
+
+
+def _measures(record: Mapping[str, Any]) -> dict[str, float]:
+    if "selection" in record:
+        return {"control/selection/mean": float(np.mean(record["selection"]))}
+    fitness = np.array(record["fitness"])
+    return {
+        "control/fitness/best": float(fitness.max()),
+        "control/fitness/mean": float(fitness.mean()),
+        "control/fitness/std": float(fitness.std()),
+        "control/sigma": record["sigma"],
+    }
