@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STAGE = stage_named("train-memory")
 ALGORITHM = 1
+HELD_OUT_STEP = 1 << 40  # noise of held-out batches: beyond every training step
 MAX_BASELINE_STEPS = 50_000  # transitions on which the baselines are fitted and scored
 
 
@@ -158,41 +159,16 @@ def _loss(
     seed: int,
 ) -> "Callable[[int], dict[str, torch.Tensor]]":
     """The loss of a training step: a function of the step and the model alone."""
-    import torch
-
-    from stages.memory.losses import memory_loss, predict
+    from stages.memory.losses import draw_sequences, memory_loss, predict
 
     def loss(step: int) -> dict[str, torch.Tensor]:
-        sequences = _sequences(batch(step), model, session, seed, step)
+        found = batch(step)
+        noise = found.noise(seed=seed, step=step)
+        sequences = draw_sequences(found, noise, device=session.device)
         prediction, _ = predict(model, sequences)
         return memory_loss(prediction, sequences, end_weight=config.end_weight)
 
     return loss
-
-
-def _sequences(
-    batch: "SequenceBatch", model: "MDNRNN", session: "Session", seed: int, step: int
-) -> "Sequences":
-    """A batch as tensors, with z drawn anew from (mu, logvar)."""
-    import torch
-
-    from stages.memory.losses import Sequences
-    from stages.training.latents import draw
-
-    def moved(array: Any) -> torch.Tensor:
-        return torch.from_numpy(array).to(session.device)
-
-    noise = moved(batch.noise(seed=seed, step=step))
-    restart = torch.zeros(batch.mask.shape, dtype=torch.bool)
-    restart[:, 0] = torch.from_numpy(batch.first)
-    return Sequences(
-        z=draw(moved(batch.mu), moved(batch.logvar), noise),
-        actions=moved(batch.actions),
-        mask=moved(batch.mask),
-        rewards=moved(batch.rewards) if model.shape.reward_head else None,
-        ends=moved(batch.ends) if model.shape.end_head else None,
-        restart=restart.to(session.device) if model.shape.restart_flag else None,
-    )
 
 
 def _errors(
@@ -206,12 +182,13 @@ def _errors(
 ) -> dict[str, float]:
     """Held-out errors of M beside what no model, or a trivial one, would reach."""
     from stages.memory.baselines import reference_levels
-    from stages.memory.losses import held_out_errors
+    from stages.memory.losses import draw_sequences, held_out_errors
     from stages.training.sequences import in_order_sequences
 
     def batches() -> "Iterator[Sequences]":
         for number, batch in enumerate(in_order_sequences(episodes, held_out, batch_size=16)):
-            yield _sequences(batch, model, session, seed, -1 - number)
+            noise = batch.noise(seed=seed, step=HELD_OUT_STEP + number)
+            yield draw_sequences(batch, noise, device=session.device)
 
     errors = held_out_errors(model, batches(), end_weight=config.end_weight)
     levels = reference_levels(
