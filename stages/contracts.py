@@ -160,6 +160,7 @@ class Resources:
     workers: int | None = None  # None: as many as cores this process may run on
     device: str = "auto"  # auto | cpu | cuda | mps
     threads: int = 0  # math threads of training; 0: as many as cores
+    checkpoint_seconds: float = 60.0  # of training: time between checkpoints; 0: every step
 
 
 @dataclass(frozen=True)

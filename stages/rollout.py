@@ -36,6 +36,9 @@ class Config:
         doc="who drives: brownian, hold, random-net, scripted, white, or a controller's id",
     )
     task_episodes: int = setting(16, doc="episodes per task and shard, driven as lanes", low=1)
+    patience: int = setting(
+        0, doc="end an episode after so many actions without reward; 0: never", low=0
+    )
     max_steps: int = setting(0, doc="actions per episode at most; 0: to its end", low=0)
 
 
@@ -50,6 +53,7 @@ class RecordingTask:
     policy: str
     agent: tuple[AgentFiles, Parameters] | None
     seeds: tuple[int, ...]
+    patience: int
     max_steps: int
 
 
@@ -104,6 +108,7 @@ def recording_tasks(
                 policy=config.policy,
                 agent=agent,
                 seeds=tuple(part[start : start + config.task_episodes]),
+                patience=config.patience,
                 max_steps=config.max_steps,
             )
             number += 1
@@ -113,7 +118,7 @@ def record_shard(task: RecordingTask) -> int:
     """Drive the task's episodes and write its shard; runs in a worker. Returns the episodes."""
     from stages.artifacts.disk import write_file
     from stages.artifacts.episodes import EpisodeShardWriter
-    from stages.worlds.driving import Recorder, drive
+    from stages.worlds.driving import Recorder, StopRule, drive
     from stages.worlds.making import make_world
 
     writer = EpisodeShardWriter(engine=task.engine, env=task.world.env, policy=task.policy)
@@ -123,6 +128,7 @@ def record_shard(task: RecordingTask) -> int:
             _policy(task, world),
             task.seeds,
             observers=(Recorder(writer.append),),
+            stop_rule=StopRule(task.patience) if task.patience else None,
             max_steps=task.max_steps or None,
         )
     write_file(Path(task.folder) / task.name, writer.image())

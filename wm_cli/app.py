@@ -150,7 +150,7 @@ def status(options: SettingOptions) -> None:
     """Show the workspace: what is there, what is stale and why, and what came from what."""
 
     def work(monitor: Monitor) -> Report:
-        from stages.inspection import look, status
+        from stages.inspection.overview import look, status
 
         return status(look(options.workspace, options.request(), progress=monitor))
 
@@ -164,7 +164,7 @@ def verify(options: PlaceOptions, ids: IdsArgument = None) -> None:
 
     def work(monitor: Monitor) -> Report:
         from stages.artifacts.workspace import Workspace
-        from stages.inspection import verify
+        from stages.inspection.verification import verify
 
         return verify(Workspace.open(options.workspace), ids or (), progress=monitor)
 
@@ -177,7 +177,7 @@ def doctor(options: PlaceOptions) -> None:
     """Say what this machine can do, what is missing, and what a crash has left."""
 
     def work(_monitor: Monitor) -> Report:
-        from stages.doctor import examine
+        from stages.inspection.doctor import examine
 
         return examine(options.workspace)
 
@@ -190,7 +190,7 @@ def config(options: SettingOptions) -> None:
     """Show every setting: its value, who chose it, and what it means."""
 
     def work(monitor: Monitor) -> Report:
-        from stages.inspection import config_report, look
+        from stages.inspection.overview import config_report, look
 
         return config_report(look(options.workspace, options.request(), progress=monitor).settings)
 

@@ -130,6 +130,16 @@ class StageOptions(SettingOptions):
             help="Worker processes; as many as cores when left out.",
         ),
     ] = None
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-seconds",
+            metavar="S",
+            min=0,
+            hidden=True,  # for machines that may vanish at any moment; changes no result
+            help="Seconds of training between checkpoints; 0: after every step.",
+        ),
+    ] = 60.0
     force: Annotated[
         bool,
         typer.Option(
@@ -147,7 +157,11 @@ class StageOptions(SettingOptions):
             super().request(named),
             parents=tuple(self.parents or ()),
             force=self.force,
-            resources=Resources(workers=self.workers, device=self.device),
+            resources=Resources(
+                workers=self.workers,
+                device=self.device,
+                checkpoint_seconds=self.checkpoint_seconds,
+            ),
         )
 
 

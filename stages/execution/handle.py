@@ -48,6 +48,7 @@ class WorkerHandle:
 
     def __init__(self) -> None:
         self.job: Job | None = None
+        self.num_done = 0  # tasks
         self._ready = False
         self._seconds: float | None = None
         self._expires = math.inf

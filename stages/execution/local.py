@@ -22,6 +22,7 @@ from stages.execution.worker import FAILURE
 
 TICK = 0.2  # seconds between looks at signals, clocks and processes
 AWAY = 1.0  # the supervisor itself was stopped or busy when a round took longer
+TASKS_PER_WORKER = 200  # then a fresh process: some engines leak (EnvPool 3 MB per pool of 16)
 CLOSE_SECONDS = 1.0  # that workers get to end by themselves
 
 
@@ -47,11 +48,18 @@ class _Run:
 class LocalExecutor:
     """Exactly `num_workers` processes, started at the first run and kept between runs."""
 
-    def __init__(self, num_workers: int, *, num_retries: int = 2) -> None:
+    def __init__(
+        self,
+        num_workers: int,
+        *,
+        num_retries: int = 2,
+        tasks_per_worker: int = TASKS_PER_WORKER,
+    ) -> None:
         assert num_workers > 0, f"num_workers = {num_workers}; see cores.resolve_workers"
         self.num_workers = num_workers
         self.num_lost = 0
         self._num_retries = num_retries
+        self._tasks_per_worker = tasks_per_worker
         self._numbers = itertools.count()
         self._workers: list[WorkerHandle] = []
         self._seen = 0.0
@@ -159,6 +167,7 @@ class LocalExecutor:
         finished = []
         for kind, content in worker.hear(now):
             job, worker.job = worker.job, None
+            worker.num_done += 1
             assert job is not None, "an answer without a job"
             if kind == FAILURE:
                 run.failure = run.failure or content
@@ -167,6 +176,9 @@ class LocalExecutor:
         if not worker.channel.open:
             worker.end(patience=CLOSE_SECONDS)  # so that its exit status is known
             self._lose(worker, run, worker.ending())
+        elif worker.job is None and worker.num_done >= self._tasks_per_worker:
+            worker.hang_up()
+            self._drop(worker, patience=CLOSE_SECONDS)
         return finished
 
     def _lose(self, worker: WorkerHandle, run: _Run, how: str) -> None:

@@ -6,6 +6,7 @@ writes them again.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -30,6 +31,7 @@ class Session:
     def __init__(self, partial: Partial, resources: Resources, *, progress: Monitor) -> None:
         self._partial = partial
         self._progress = progress
+        self._checkpoint_seconds = resources.checkpoint_seconds
         recorded = partial.recorded()
         self.device: torch.device = resolve_device(recorded.get("device", resources.device))
         self.threads = use_threads(recorded.get("threads", resources.threads))
@@ -51,7 +53,7 @@ class Session:
         return fit(
             model,
             loss,
-            plan,
+            replace(plan, checkpoint_seconds=self._checkpoint_seconds),
             save=self._save,
             log=self._logger(prefix),
             monitor=self._progress,

@@ -90,7 +90,9 @@ class _Tape:
         self.facts.append({name: values[lane] for name, values in step.facts.items()})
 
     def record(self) -> EpisodeRecord:
+        """The episode; one whose recording was stopped counts as cut by a time limit."""
         actions, rewards, terminations, truncations = zip(*self.rows, strict=True)
+        truncations = (*truncations[:-1], truncations[-1] or not terminations[-1])
         return EpisodeRecord(
             seed=self.seed,
             observations=np.stack(self.frames),

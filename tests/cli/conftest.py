@@ -1,29 +1,14 @@
 """The command line as users run it: a process of its own, with a clean environment."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-CHOSEN = ("NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS", "COLUMNS", "WM_WORKSPACE", "XAUTHORITY")
-TINY = ("--preset", "debug", "--workers", "1", "--set", "world.engine=gymnasium") + tuple(
-    word
-    for change in ("episodes=2", "gymnasium_episodes=0", "task_episodes=1", "max_steps=3")
-    for word in ("--set", f"rollout.{change}")
-)
+from cli_process import TINY, environment
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """The environment without what would colour, widen or redirect the output."""
-    kept = {name: value for name, value in os.environ.items() if name not in CHOSEN}
-    path = os.pathsep.join(filter(None, [extra.pop("PYTHONPATH", ""), str(ROOT)]))
-    return {**kept, "PYTHONPATH": path, **extra}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import unicodedata
 
 import pytest
-from conftest import ROOT, environment  # the one of this folder
+from cli_process import ROOT, environment
 
 HEAVY = ("torch", "gymnasium", "h5py", "cma", "envpool", "ale_py", "pygame")
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import TINY, environment  # the one of this folder
+from cli_process import TINY, environment
 
 STAGE = """
 import sys, time

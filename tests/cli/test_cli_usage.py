@@ -80,6 +80,7 @@ def test_examples_are_command_lines_that_parse(capsys):
         assert run([name, "--help"]) == 0
         _, *words = capsys.readouterr().out.split("Example:")[1].split()
         assert run([*words, "--help"]) == 0
+        capsys.readouterr()
 
 
 def test_an_alias_is_the_same_stage(wm, tmp_path):
@@ -93,5 +94,5 @@ def test_an_unwritable_workspace_is_refused(wm, tmp_path: Path):
     (tmp_path / "file").write_text("here")
     answer = wm("rollout", "-w", tmp_path / "file" / "below")
     assert answer.returncode == 6
-    assert "--workspace" in answer.stderr
+    assert str(tmp_path / "file") in answer.stderr
     assert (tmp_path / "file").read_text() == "here"

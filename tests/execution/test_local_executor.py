@@ -350,3 +350,14 @@ def test_no_orphans_when_the_parent_is_killed(work, payload, signum):
         parent.send_signal(signum)
         parent.wait()
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_workers_are_replaced_after_their_share_of_tasks():
+    work = [Task(k, tasks.environment, None) for k in range(7)]
+    monitor = Recording()
+    with LocalExecutor(1, tasks_per_worker=3) as executor:
+        pids = [done.value[0] for done in executor.run(work, monitor=monitor)]
+        assert executor.num_lost == 0
+    assert len(set(pids)) == 3
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+    assert not monitor.events  # a planned change is no loss

@@ -18,7 +18,7 @@ from typing import Any
 from stages.artifacts.versions import installed_version
 
 DISTRIBUTION = "wm-pixels"
-CHECKOUT = Path(__file__).parents[1] / "pyproject.toml"  # where a checkout declares its bounds
+CHECKOUT = Path(__file__).parents[2] / "pyproject.toml"  # where a checkout declares its bounds
 PROBE_SECONDS = 120.0
 
 _REQUIREMENT = re.compile(

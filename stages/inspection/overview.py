@@ -1,4 +1,4 @@
-"""Looks at a workspace without changing it: what is there, what is stale, what is damaged."""
+"""`wm status` and `wm config`: what a workspace holds, what is stale and why, and its settings."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from stages.artifacts.artifact import Artifact, remedy
 from stages.artifacts.disk import explained
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.contracts import Job
-from stages.errors import ArtifactDamaged, ExitCode, StageError
-from stages.events import Advanced, Monitor, Noted, Report, Scalar, Silent, Table
+from stages.errors import StageError
+from stages.events import Monitor, Noted, Report, Scalar, Table
 from stages.families import family_named
 from stages.pipeline import Expectation, Prepared, Request, expectations, settings_of
 from stages.settings.resolve import SEED, SEED_RULE, Settings
@@ -73,36 +73,6 @@ def status(prepared: Prepared) -> Report:
         summary={"recipe": job.recipe, "preset": job.preset, "seed": job.seed},
         tables=(stages, artifacts) if artifacts.rows else (stages,),
         notes=(note,),
-    )
-
-
-def verify(
-    workspace: Workspace, ids: Sequence[str] = (), *, progress: Monitor | None = None
-) -> Report:
-    """Read every file of these artifacts again, or of all; exit code 4 when one is damaged.
-
-    Raises:
-        UsageError: a word that is no id.
-        InputMissing: an id that does not exist.
-    """
-    monitor = progress or Silent()
-    found, broken = _to_verify(workspace, ids)
-    rows: list[tuple[Scalar, ...]] = [
-        (error.what.partition("/manifest")[0], "damaged", None, error.what, error.fix)
-        for error in broken
-    ]
-    total = sum(_num_bytes(artifact) for artifact in found)
-    for done, artifact in enumerate(found, start=1):
-        monitor.poll()
-        rows.append(_verified_row(artifact))
-        monitor.emit(Advanced(done, len(found), "artifacts", latest=artifact.id))
-    num_damaged = sum(row[1] == "damaged" for row in rows)
-    return Report(
-        command="verify",
-        path=str(workspace.root),
-        summary={"artifacts": len(rows), "damaged": num_damaged, "bytes": total},
-        tables=(Table("Artifacts", ("artifact", "state", "bytes", "because", "fix"), rows),),
-        exit_code=ExitCode.DAMAGED if num_damaged else ExitCode.DONE,
     )
 
 
@@ -195,7 +165,7 @@ def _artifact_row(workspace: Workspace, artifact: Artifact) -> tuple[Scalar, ...
         _parent(workspace, ref.kind, ref.payload_digest, ref.id)
         for ref in artifact.manifest.parents
     ]
-    return artifact.id, _num_bytes(artifact), _numbers(artifact), ", ".join(parents) or None
+    return artifact.id, num_bytes(artifact), _numbers(artifact), ", ".join(parents) or None
 
 
 def _parent(workspace: Workspace, kind: str, payload_digest: str, written: str) -> str:
@@ -213,32 +183,9 @@ def _numbers(artifact: Artifact) -> str | None:
     return ", ".join(shown[:NUM_NUMBERS]) or None
 
 
-def _num_bytes(artifact: Artifact) -> int:
+def num_bytes(artifact: Artifact) -> int:
+    """Size of an artifact's payload."""
     return sum(entry.bytes for entry in artifact.manifest.files)
-
-
-def _to_verify(workspace: Workspace, ids: Sequence[str]) -> tuple[list[Artifact], list[StageError]]:
-    """The artifacts to read, and the errors of those whose manifest is damaged already."""
-    found: list[Artifact] = []
-    broken: list[StageError] = []
-    for identity in ids:
-        try:
-            found.append(workspace.get(identity))
-        except ArtifactDamaged as error:
-            broken.append(error)
-    for kind in () if ids else KINDS:
-        good, damaged = workspace.scan(kind)
-        found += good
-        broken += damaged
-    return found, broken
-
-
-def _verified_row(artifact: Artifact) -> tuple[Scalar, ...]:
-    errors = artifact.verify()
-    state = "damaged" if errors else "ok"
-    because = " ".join(error.what for error in errors) or None
-    fix = errors[0].fix if errors else None
-    return artifact.id, state, _num_bytes(artifact), because, fix
 
 
 def _is_empty(root: Path) -> bool:

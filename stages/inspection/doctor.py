@@ -13,8 +13,8 @@ from stages.artifacts.versions import box2d_distributions, processor
 from stages.errors import ExitCode
 from stages.events import Report, Table
 from stages.execution.cores import available_cores
-from stages.leftovers import leftovers
-from stages.packages import Requirement, probe, requirements, supported_python
+from stages.inspection.leftovers import leftovers
+from stages.inspection.packages import Requirement, probe, requirements, supported_python
 
 LITTLE_MEMORY = 2 * 10**9  # bytes; the smallest that trains V comfortably
 LITTLE_DISK = 2 * 10**9  # bytes; a rollout of the preset hour

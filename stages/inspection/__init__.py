@@ -1,0 +1,1 @@
+"""Looks at workspaces and machines, and changes neither."""

@@ -1,0 +1,63 @@
+"""`wm verify`: every byte of every artifact against what its manifest promises."""
+
+from collections.abc import Sequence
+
+from stages.artifacts.artifact import Artifact
+from stages.artifacts.workspace import KINDS, Workspace
+from stages.errors import ArtifactDamaged, ExitCode, StageError
+from stages.events import Advanced, Monitor, Report, Scalar, Silent, Table
+from stages.inspection.overview import num_bytes
+
+
+def verify(
+    workspace: Workspace, ids: Sequence[str] = (), *, progress: Monitor | None = None
+) -> Report:
+    """Read every file of these artifacts again, or of all; exit code 4 when one is damaged.
+
+    Raises:
+        UsageError: a word that is no id.
+        InputMissing: an id that does not exist.
+    """
+    monitor = progress or Silent()
+    found, broken = _to_verify(workspace, ids)
+    rows: list[tuple[Scalar, ...]] = [
+        (error.what.partition("/manifest")[0], "damaged", None, error.what, error.fix)
+        for error in broken
+    ]
+    total = sum(num_bytes(artifact) for artifact in found)
+    for done, artifact in enumerate(found, start=1):
+        monitor.poll()
+        rows.append(_verified_row(artifact))
+        monitor.emit(Advanced(done, len(found), "artifacts", latest=artifact.id))
+    num_damaged = sum(row[1] == "damaged" for row in rows)
+    return Report(
+        command="verify",
+        path=str(workspace.root),
+        summary={"artifacts": len(rows), "damaged": num_damaged, "bytes": total},
+        tables=(Table("Artifacts", ("artifact", "state", "bytes", "because", "fix"), rows),),
+        exit_code=ExitCode.DAMAGED if num_damaged else ExitCode.DONE,
+    )
+
+
+def _to_verify(workspace: Workspace, ids: Sequence[str]) -> tuple[list[Artifact], list[StageError]]:
+    """The artifacts to read, and the errors of those whose manifest is damaged already."""
+    found: list[Artifact] = []
+    broken: list[StageError] = []
+    for identity in ids:
+        try:
+            found.append(workspace.get(identity))
+        except ArtifactDamaged as error:
+            broken.append(error)
+    for kind in () if ids else KINDS:
+        good, damaged = workspace.scan(kind)
+        found += good
+        broken += damaged
+    return found, broken
+
+
+def _verified_row(artifact: Artifact) -> tuple[Scalar, ...]:
+    errors = artifact.verify()
+    state = "damaged" if errors else "ok"
+    because = " ".join(error.what for error in errors) or None
+    fix = errors[0].fix if errors else None
+    return artifact.id, state, num_bytes(artifact), because, fix
