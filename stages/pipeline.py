@@ -18,7 +18,6 @@ from stages.settings.recipes import Recipe, load_recipe
 from stages.settings.resolve import Settings, resolve
 
 DEFAULT_RECIPE = "carracing"
-DEFAULT_SEED = 1
 
 
 class Verb(Protocol):
@@ -84,12 +83,14 @@ def settings_of(root: Path, request: Request) -> tuple[Settings, dict[str, Any] 
         recipe = load_recipe(request.recipe or DEFAULT_RECIPE)
     else:
         recipe, remarks = _stored_recipe(stored, request)
-    inherited = stored or {"preset": None, "seed": DEFAULT_SEED, "overrides": []}
+    inherited: dict[str, Any] = {}
+    if stored is not None:
+        inherited = {**parse_overrides(stored["overrides"]), "seed": stored["seed"]}
     settings = resolve(
         sections(recipe.family),
         recipe,
-        preset=request.preset or inherited["preset"],
-        inherited=parse_overrides(inherited["overrides"]) | {"seed": inherited["seed"]},
+        preset=request.preset or (stored["preset"] if stored else None),
+        inherited=inherited,
         overrides=parse_overrides(request.overrides),
         named={**(request.named or {}), "seed": request.seed},
     )
@@ -104,7 +105,12 @@ def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
         workspace.store_settings(_record(settings, request))
     for remark in remarks:
         progress.emit(Noted(remark))
-    job = Job(
+    return Prepared(workspace, settings, job_of(settings, request))
+
+
+def job_of(settings: Settings, request: Request) -> Job:
+    """What every stage is told besides its section."""
+    return Job(
         family=settings.family,
         recipe=settings.recipe,
         preset=settings.preset,
@@ -114,7 +120,6 @@ def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
         force=request.force,
         resources=request.resources,
     )
-    return Prepared(workspace, settings, job)
 
 
 def run_stage(prepared: Prepared, name: str, *, progress: Monitor) -> Report:

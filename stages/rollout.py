@@ -12,7 +12,7 @@ from stages.artifacts.producing import Outcome, Plan, check_world, produce
 from stages.artifacts.workspace import Artifact, Workspace
 from stages.contracts import Job, Policy, World, WorldSpec, setting
 from stages.errors import UsageError
-from stages.events import Advanced, Monitor, Report, Table
+from stages.events import Advanced, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import TASK_DEADLINE, Task
@@ -182,5 +182,4 @@ def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, j
             **coverage,
         },
         seeds={"purpose": "rollout", "first": tasks[0].seeds[0], "count": config.episodes},
-        tables=(Table("Coverage", ("what", "value"), tuple(coverage.items())),),
     )

@@ -161,7 +161,7 @@ def _loss(
     """The loss of a training step: a function of the step and the model alone."""
     from stages.memory.losses import draw_sequences, memory_loss, predict
 
-    def loss(step: int) -> dict[str, torch.Tensor]:
+    def loss(step: int) -> "dict[str, torch.Tensor]":
         found = batch(step)
         noise = found.noise(seed=seed, step=step)
         sequences = draw_sequences(found, noise, device=session.device)

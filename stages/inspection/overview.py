@@ -8,11 +8,10 @@ from stages import Stage, stage_named
 from stages.artifacts.artifact import Artifact, remedy
 from stages.artifacts.disk import explained
 from stages.artifacts.workspace import KINDS, Workspace
-from stages.contracts import Job
 from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table
 from stages.families import family_named
-from stages.pipeline import Expectation, Prepared, Request, expectations, settings_of
+from stages.pipeline import Expectation, Prepared, Request, expectations, job_of, settings_of
 from stages.settings.resolve import SEED, SEED_RULE, Settings
 from stages.settings.schema import describe
 
@@ -40,14 +39,7 @@ def look(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     settings, _, remarks = settings_of(root, request)
     for remark in remarks:
         progress.emit(Noted(remark))
-    job = Job(
-        family=settings.family,
-        recipe=settings.recipe,
-        preset=settings.preset,
-        seed=settings.seed,
-        world=settings.sections["world"],
-    )
-    return Prepared(Workspace(root.absolute()), settings, job)
+    return Prepared(Workspace(root.absolute()), settings, job_of(settings, request))
 
 
 def status(prepared: Prepared) -> Report:

@@ -151,7 +151,8 @@ class _Trainer:
 
     def take_means(self) -> dict[str, float]:
         """Means since the last call, for one line of metrics."""
-        means = {name: value / self._plan.log_every for name, value in self._sums.items()}
+        # Sorted, as sums come back from a checkpoint: a resumed run writes the same bytes.
+        means = {name: self._sums[name] / self._plan.log_every for name in sorted(self._sums)}
         self._sums = {}
         return {"step": self.step, "learning_rate": self._plan.rate(self.step - 1), **means}
 
