@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.artifacts.artifact import Artifact
 from stages.artifacts.weights import unpack_tensors
 from stages.errors import UsageError
 
@@ -81,17 +80,3 @@ def load_into(model: "torch.nn.Module", path: Path) -> None:
     check_shapes(tensors, expected)
     model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
     model.eval()
-
-
-def load_vision(artifact: Artifact) -> "VAE":
-    """V of an artifact, in evaluation mode."""
-    model = build_vision(artifact.manifest.summary["shape"])
-    load_into(model, artifact.file(WEIGHTS))
-    return model
-
-
-def load_memory(artifact: Artifact) -> "MDNRNN":
-    """M of an artifact, in evaluation mode."""
-    model = build_memory(artifact.manifest.summary["shape"])
-    load_into(model, artifact.file(WEIGHTS))
-    return model

@@ -9,6 +9,7 @@ from stages import stage_named
 from stages.agents import AgentFiles, Parameters, action_spec, lineage, load_pilot, trained_agent
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, check_world, produce
+from stages.artifacts.shards import shard_name
 from stages.artifacts.workspace import Artifact, Workspace
 from stages.contracts import Job, Policy, World, WorldSpec, setting
 from stages.errors import UsageError
@@ -102,7 +103,7 @@ def recording_tasks(
         for start in range(0, len(part), config.task_episodes):
             yield RecordingTask(
                 folder=str(folder),
-                name=f"shard-{number:05d}.h5",
+                name=shard_name(number),
                 world=job.world,
                 engine=engine,
                 policy=config.policy,

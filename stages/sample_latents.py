@@ -18,6 +18,7 @@ from stages.artifacts.producing import (
     only,
     produce,
 )
+from stages.artifacts.shards import shard_name
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, Job, setting
 from stages.errors import InputsMismatch
@@ -137,7 +138,7 @@ def _tasks(
     for number, (path, artifact) in enumerate(sources):
         yield EncodingTask(
             source=str(path),
-            target=str(folder / f"shard-{number:05d}.h5"),
+            target=str(folder / shard_name(number)),
             vision=str(vision.file(WEIGHTS)),
             vision_digest=vision.manifest.payload_digest,
             latent_size=vision.manifest.summary["shape"]["latent_size"],

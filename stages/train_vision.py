@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 STAGE = stage_named("train-vision")
 ALGORITHM = 1
-PICTURE = "reconstructions.png"
-NUM_PICTURED = 12  # frames in it
+PICTURE = "reconstructions.png"  # originals above what V makes of them
+TRAVERSAL = "traversal.png"  # a frame while single latent dimensions move
+NUM_PICTURED = 12  # frames in the first picture
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,10 @@ def _train(
     errors = _errors(model, episodes, train, held_out, config)
     session.log({"step": config.steps, **{f"vision/held_out/{k}": v for k, v in errors.items()}})
     partial.write(WEIGHTS, pack_tensors(state.weights()))
-    partial.write(PICTURE, _picture(model, episodes, held_out))
+    _draw_pictures(partial, model, episodes, held_out)
     shape = {"latent_size": config.latent_size}
     return Outcome(
-        payload=[WEIGHTS, METRICS, PICTURE],
+        payload=[WEIGHTS, METRICS, PICTURE, TRAVERSAL],
         summary={
             "shape": shape,
             "parameters": model.num_parameters(),
@@ -168,16 +169,19 @@ def _errors(
     }
 
 
-def _picture(model: "VAE", episodes: "EpisodeSet", held_out: list[int]) -> bytes:
-    """Frames spread over the held-out episodes, above what V makes of them, as a PNG."""
+def _draw_pictures(
+    partial: Partial, model: "VAE", episodes: "EpisodeSet", held_out: list[int]
+) -> None:
+    """PNG files of frames spread over the held-out episodes."""
     import numpy as np
 
     from stages.artifacts.pictures import png
-    from stages.vision.pictures import reconstruction_picture
+    from stages.vision.pictures import reconstruction_picture, traversal_picture
 
-    chosen = [held_out[place % len(held_out)] for place in range(NUM_PICTURED)]
     frames = []
-    for place, episode in enumerate(chosen):
-        observations = episodes.episode(episode).observations
+    for place in range(NUM_PICTURED):
+        observations = episodes.episode(held_out[place % len(held_out)]).observations
         frames.append(observations[(place + 1) * (len(observations) - 1) // (NUM_PICTURED + 1)])
-    return png(reconstruction_picture(model, np.stack(frames)))
+    shown = np.stack(frames)
+    partial.write(PICTURE, png(reconstruction_picture(model, shown)))
+    partial.write(TRAVERSAL, png(traversal_picture(model, shown[NUM_PICTURED // 2, None])))
