@@ -7,6 +7,7 @@ font is made once. tests/worlds compares whole drives with Gymnasium's own frame
 """
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,12 @@ class CulledCarRacing(UndrawnCarRacing):
         x, y = self.car.hull.position
         scroll = pygame.math.Vector2((-x * zoom, -y * zoom)).rotate_rad(angle)
         translation = (WINDOW_W / 2 + scroll[0], WINDOW_H / 4 + scroll[1])
-        self.surf = self._window()
+        canvas, window = _surface("canvas"), _surface("window")
+        self.surf = canvas
         self._render_road(zoom, translation, angle)
         self.car.draw(self.surf, zoom, translation, angle, False)
-        self.surf = pygame.transform.flip(self.surf, False, True)
+        _flip(canvas, window)
+        self.surf = window
         self._render_indicators(WINDOW_W, WINDOW_H)
         self._write_score()
         return self._create_image_array(self.surf, (STATE_W, STATE_H))
@@ -94,18 +97,30 @@ class CulledCarRacing(UndrawnCarRacing):
             self._corners = np.array([[c[:2] for c in corners] for corners, _ in self.road_poly])
         return self._corners
 
-    def _window(self) -> Any:
-        if not hasattr(self, "_surface"):
-            self._surface = pygame.Surface((WINDOW_W, WINDOW_H))
-            pygame.font.init()
-            self._font = pygame.font.Font(pygame.font.get_default_font(), 42)
-        return self._surface
-
     def _write_score(self) -> None:
-        text = self._font.render(f"{self.reward:04.0f}", True, (255, 255, 255), (0, 0, 0))
+        text = _font().render(f"{self.reward:04.0f}", True, (255, 255, 255), (0, 0, 0))
         place = text.get_rect()
         place.center = (60, WINDOW_H - WINDOW_H * 2.5 / 40.0)
         self.surf.blit(text, place)
+
+
+@cache
+def _surface(name: str) -> Any:
+    """What all lanes of a process draw on, one after the other: so it stays in the cache."""
+    del name  # the canvas is upside down, the window as it is shown
+    return pygame.Surface((WINDOW_W, WINDOW_H))
+
+
+@cache
+def _font() -> Any:
+    pygame.font.init()
+    return pygame.font.Font(pygame.font.get_default_font(), 42)
+
+
+def _flip(canvas: Any, window: Any) -> None:
+    """Copy the canvas upside down, as pygame.transform.flip does into a new surface."""
+    rows = pygame.surfarray.pixels2d(canvas).T
+    pygame.surfarray.pixels2d(window).T[:] = rows[::-1]
 
 
 class _View:

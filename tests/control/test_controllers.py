@@ -108,7 +108,9 @@ def test_without_a_squash_every_output_is_stretched_over_its_bounds():
 
 
 def test_a_choice_is_the_largest_output():
-    found = to_actions(torch.tensor([[0.1, 0.9, -1.0], [0.3, -0.2, 0.2]]), ActionSpec("choice", 3), ())
+    found = to_actions(
+        torch.tensor([[0.1, 0.9, -1.0], [0.3, -0.2, 0.2]]), ActionSpec("choice", 3), ()
+    )
     assert found.dtype == np.int64
     assert found.tolist() == [1, 0]
 

@@ -19,7 +19,9 @@ def ellipsoid(x):
 
 
 def shape(**changes) -> SearchShape:
-    return SearchShape(**{"num_parameters": SIZE, "population": 12, "sigma": 0.5, "seed": 3} | changes)
+    return SearchShape(
+        **{"num_parameters": SIZE, "population": 12, "sigma": 0.5, "seed": 3} | changes
+    )
 
 
 def run(search: Search, cost, generations: int) -> list[tuple[list[float], str]]:

@@ -49,7 +49,9 @@ DONE: dict[str, Callable[[Path], float]] = {
 }
 
 
-def stop_half_way(root: Path, kind: str, log: Path, stop: Callable[[int], None]) -> tuple[int, Path]:
+def stop_half_way(
+    root: Path, kind: str, log: Path, stop: Callable[[int], None]
+) -> tuple[int, Path]:
     """Start the stage, stop it when half of its work is on disk; its exit code and partial.
 
     When this returns no process of its session is left.

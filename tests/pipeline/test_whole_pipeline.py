@@ -31,7 +31,7 @@ def test_again_everything_is_up_to_date_and_nothing_is_written(finished):
     before = snapshot(finished)
     again = wm("run", "-w", finished, "--json").report
     assert again["up_to_date"] is True
-    rows = [row for row in again["tables"][0]["rows"]]
+    rows = again["tables"][0]["rows"]
     assert [(row["stage"], row["state"]) for row in rows] == [(s, "up to date") for s in STAGES]
     for stage in STAGES:
         assert wm(stage, "-w", finished, "--json").report["up_to_date"] is True
@@ -93,7 +93,9 @@ def drawn_seeds(workspace) -> dict[str, set[int]]:
     control = manifest(workspace, "control/0001")["seeds"]
     shards = [h5py.File(path) for path in (workspace / "rollouts/0001").glob("*.h5")]
     return {
-        "rollout": set(itertools.chain.from_iterable(shard["seeds"][:].tolist() for shard in shards)),
+        "rollout": set(
+            itertools.chain.from_iterable(shard["seeds"][:].tolist() for shard in shards)
+        ),
         "evaluation": set(manifest(workspace, "evaluations/0001")["seeds"]["seeds"]),
     } | {
         purpose: set(range(told["first"], told["first"] + told["count"]))
@@ -131,7 +133,10 @@ def test_the_scores_are_those_of_the_table_of_episodes(finished):
     agent, random = ([row["seed"] for row in rows if row["who"] == who] for who in scores)
     assert set(random) <= set(agent), "the random policy drives the agent's tracks"
     assert summary["engine"] == "gymnasium"
-    assert (summary["mean"], summary["stderr"]) == (scores["agent"]["mean"], scores["agent"]["stderr"])
+    assert (summary["mean"], summary["stderr"]) == (
+        scores["agent"]["mean"],
+        scores["agent"]["stderr"],
+    )
 
 
 def test_car_racing_scores_name_the_rule_of_a_lap(debug_workspace):
