@@ -1,6 +1,7 @@
 """The whole pipeline: the settings of a workspace, one stage by name, or all that is missing."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,7 @@ from stages import Stage, stage_named
 from stages.artifacts.producing import Plan
 from stages.artifacts.workspace import Artifact, Workspace
 from stages.contracts import Job, Resources, WorldSpec
-from stages.errors import InputMissing, InputsMismatch, UsageError
+from stages.errors import EnvironmentLacks, InputMissing, InputsMismatch, UsageError
 from stages.events import Monitor, Noted, Report, Table
 from stages.families import family_named
 from stages.settings.overrides import parse_overrides
@@ -55,6 +56,7 @@ class Prepared:
     workspace: Workspace
     settings: Settings
     job: Job
+    first: bool = False  # this command stored the workspace's settings
 
     def config(self, stage: Stage) -> Any:
         """The stage's section of the settings."""
@@ -105,7 +107,7 @@ def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
         workspace.store_settings(_record(settings, request))
     for remark in remarks:
         progress.emit(Noted(remark))
-    return Prepared(workspace, settings, job_of(settings, request))
+    return Prepared(workspace, settings, job_of(settings, request), first=stored is None)
 
 
 def job_of(settings: Settings, request: Request) -> Job:
@@ -131,9 +133,10 @@ def run_stage(prepared: Prepared, name: str, *, progress: Monitor) -> Report:
             f"The family {prepared.job.family} has no stage {stage.name}.",
             fix=f"Its stages are: {', '.join(order)}.",
         )
-    return verb(stage).run(
-        prepared.workspace, prepared.config(stage), prepared.job, progress=progress
-    )
+    with _unbound_on_refusal(prepared):
+        return verb(stage).run(
+            prepared.workspace, prepared.config(stage), prepared.job, progress=progress
+        )
 
 
 def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
@@ -148,12 +151,15 @@ def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
     for stage in _stages(prepared):
         job = replace(prepared.job, parents=_parents_among(stage, made))
         progress.emit(Noted(f"{stage.name}: {stage.line}"))
-        report = verb(stage).run(prepared.workspace, prepared.config(stage), job, progress=progress)
+        with _unbound_on_refusal(prepared):
+            report = verb(stage).run(
+                prepared.workspace, prepared.config(stage), job, progress=progress
+            )
         made[stage.writes] = report.artifact or ""
         reports.append(report)
     last = reports[-1]
-    rows = [(r.command, r.artifact, "up to date" if r.up_to_date else "made") for r in reports]
-    pipeline = Table("Pipeline", ("stage", "artifact", "state"), tuple(rows))
+    rows = [(r.command, "up to date" if r.up_to_date else "made", r.path) for r in reports]
+    pipeline = Table("Pipeline", ("stage", "state", "artifact"), tuple(rows))
     return Report(
         command="run",
         artifact=last.artifact,
@@ -229,14 +235,27 @@ def _stored_recipe(stored: Mapping[str, Any], request: Request) -> tuple[Recipe,
     return recipe, []
 
 
+@contextmanager
+def _unbound_on_refusal(prepared: Prepared) -> Iterator[None]:
+    """Let an empty workspace forget settings whose very first command was refused."""
+    try:
+        yield
+    except (UsageError, InputMissing, InputsMismatch, EnvironmentLacks):
+        empty = not any(prepared.workspace.newest(stage.writes) for stage in _stages(prepared))
+        if prepared.first and empty:
+            prepared.workspace.store_settings(None)
+        raise
+
+
 def _with_engine(settings: Settings, stored: Mapping[str, Any] | None) -> Settings:
     """Settings with `world.engine = "auto"` replaced by the workspace's or the best engine."""
     world: WorldSpec = settings.sections["world"]
     if world.engine != "auto":
         return settings
-    from stages.worlds.making import resolve_engine
+    from stages.worlds.making import engines_for, resolve_engine
 
-    engine = stored["engine"] if stored and stored["engine"] else resolve_engine(world)
+    kept = stored["engine"] if stored else None
+    engine = kept if kept in engines_for(world.env) else resolve_engine(world)
     return settings.changed("world.engine", engine, origin=f"auto: {engine}")
 
 

@@ -12,7 +12,6 @@ from stages.artifacts.producing import Outcome, Plan, check_world, produce
 from stages.artifacts.shards import shard_name
 from stages.artifacts.workspace import Artifact, Workspace
 from stages.contracts import Job, Policy, World, WorldSpec, setting
-from stages.errors import UsageError
 from stages.events import Advanced, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
@@ -30,7 +29,7 @@ class Config:
 
     episodes: int = setting(100, doc="episodes to record", low=1)
     gymnasium_episodes: int = setting(
-        0, doc="how many of them are recorded on gymnasium, whatever the engine", low=0
+        0, doc="how many of them at most are recorded on gymnasium, whatever the engine", low=0
     )
     policy: str = setting(
         "brownian",
@@ -72,12 +71,6 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
 
 def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
     """Record what is missing of the plan's shards and commit them as one artifact."""
-    if config.gymnasium_episodes > config.episodes:
-        raise UsageError(
-            f"rollout.gymnasium_episodes = {config.gymnasium_episodes} is more than "
-            f"rollout.episodes = {config.episodes}.",
-            fix="It counts a part of the episodes.",
-        )
     planned = plan(workspace, config, job)
 
     def build(partial: Partial) -> Outcome:
@@ -96,7 +89,7 @@ def recording_tasks(
     if config.policy.startswith("control/"):
         agent = trained_agent(workspace, workspace.get(config.policy))
     seeds = episode_seeds("rollout", job.seed, 0, config.episodes)
-    native = config.episodes - config.gymnasium_episodes
+    native = max(0, config.episodes - config.gymnasium_episodes)
     parts = [(job.world.engine, seeds[:native]), (REFERENCE, seeds[native:])]
     number = 0
     for engine, part in parts:

@@ -11,7 +11,7 @@ from stages.artifacts.producing import Outcome, Plan, check_world, choose_parent
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, setting
 from stages.errors import InputsMismatch
-from stages.events import Monitor, Report
+from stages.events import Monitor, Noted, Report
 from stages.families import WEIGHTS, build_memory
 
 if TYPE_CHECKING:
@@ -135,6 +135,10 @@ def _train(
     model.eval()
     errors = _errors(model, episodes, train, held_out, session, config, job.seed)
     session.log({"step": config.steps, **{f"memory/held_out/{k}": v for k, v in errors.items()}})
+    if config.steps and errors["nll"] > errors["baseline_unit_gaussian"]:
+        progress.emit(
+            Noted("M predicts worse than a unit Gaussian: try a smaller rate.", warning=True)
+        )
     partial.write(WEIGHTS, pack_tensors(state.weights()))
     return Outcome(
         payload=[WEIGHTS, METRICS],

@@ -18,7 +18,7 @@ from stages.artifacts.producing import (
 )
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Frames, Job, setting
-from stages.events import Monitor, Report
+from stages.events import Monitor, Noted, Report
 from stages.families import WEIGHTS, build_vision
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def _train(
     model.eval()
     errors = _errors(model, episodes, train, held_out, config)
     session.log({"step": config.steps, **{f"vision/held_out/{k}": v for k, v in errors.items()}})
+    if errors["reconstruction"] > errors["baseline_mean_image"]:
+        progress.emit(Noted("V sees no better than the mean image: train longer.", warning=True))
     partial.write(WEIGHTS, pack_tensors(state.weights()))
     _draw_pictures(partial, model, episodes, held_out)
     shape = {"latent_size": config.latent_size}

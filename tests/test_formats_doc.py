@@ -1,5 +1,6 @@
 """docs/formats.md is enough to load a run: its code runs, and gives the package's own actions."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 from command_line import ROOT
+from safetensors.numpy import load_file
 
 from stages.agents import action_spec, load_pilot, trained_agent
 from stages.artifacts.workspace import Workspace
@@ -34,6 +36,35 @@ def test_reads_the_sample_as_the_page_says():
         visited, seed = int(shard["facts/num_tiles"][stop - 1]), int(shard["seeds"][0])
     expected = 1000 * visited / tiles - 0.1 * 4 * stop
     assert found["returns"][seed] == pytest.approx(expected, abs=1e-6)
+
+
+def names_of_tensors_and_datasets(path: Path) -> set[str]:
+    if path.suffix == ".safetensors":
+        whole = load_file(path)
+        return {name.removesuffix(".weight").removesuffix(".bias") for name in whole}
+    found = set()
+    with h5py.File(path) as shard:
+        shard.visititems(lambda name, item: found.add(name) if hasattr(item, "dtype") else None)
+        return {name.removeprefix("facts/") for name in found} | set(shard.attrs)
+
+
+@pytest.mark.pipeline
+def test_names_every_file_dataset_tensor_and_manifest_field(micro_workspace):
+    artifacts = [path.parent for path in micro_workspace.glob("*/0001/manifest.json")]
+    files = [path for folder in artifacts for path in folder.iterdir()]
+    names = {path.name for path in files if not path.name.startswith("shard-")}
+    for path in files:
+        if path.suffix in (".h5", ".safetensors"):
+            names |= names_of_tensors_and_datasets(path)
+        if path.name == "manifest.json":
+            names |= set(json.loads(path.read_bytes()))
+
+    assert len(artifacts) == 6
+    assert sorted(name for name in names if not named(name)) == []
+
+
+def named(name: str) -> bool:
+    return re.search(rf"(?<![\w.]){re.escape(name)}(?![\w])", PAGE) is not None
 
 
 @pytest.mark.pipeline

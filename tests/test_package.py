@@ -79,7 +79,7 @@ def test_the_metadata_name_the_licence_and_the_command(wheel):
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == "<3.14,>=3.11"
     assert f"{folder}/licenses/LICENSE" in archive.namelist()
-    assert "wm = wm_cli.app:main" in archive.read(f"{folder}/entry_points.txt").decode()
+    assert "\nwm = wm_cli." in archive.read(f"{folder}/entry_points.txt").decode()
 
 
 def test_the_installed_command_works_from_another_folder(wheel, installed, tmp_path):

@@ -1,6 +1,6 @@
 """docs/recipes.md lists every key and every preset as the code has them.
 
-    python tests/test_recipes_doc.py    writes its tables anew
+python tests/test_recipes_doc.py    writes its tables anew
 """
 
 import re

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -26,7 +27,9 @@ def usage_error(error: typer.TyperException, words: Sequence[str], commands: Any
         return UsageError(f"{error.message}.", fix=fix or _help(path))
     message = error.format_message().strip().replace("\n\t", " ")
     stray = _stray_setting(message, words)
+    place = _stray_workspace(message, words)
     fix = f"Did you mean --set {stray}?" if stray else _help(path)
+    fix = f"Did you mean -w {place}?" if place else fix
     return UsageError(message, fix=fix)
 
 
@@ -46,6 +49,16 @@ def _stray_setting(message: str, words: Sequence[str]) -> str | None:
     return None
 
 
+def _stray_workspace(message: str, words: Sequence[str]) -> str | None:
+    """A word that is the path of a workspace and that the message complains about."""
+    from stages.artifacts.workspace import Workspace
+
+    for word in words:
+        if word in message and not word.startswith("-") and Workspace.exists(Path(word)):
+            return word
+    return None
+
+
 def _unknown_option(
     option: str, known: list[str], words: Sequence[str], commands: Any, path: str
 ) -> str:
@@ -58,11 +71,11 @@ def _unknown_option(
         return f"Options follow the command: wm {owners[0]} {option} ..."
     if owners:
         return f"It belongs to: {', '.join(f'wm {name}' for name in owners)}."
-    near = difflib.get_close_matches(option, known, n=1)
-    if near:
-        return f"Did you mean {near[0]}?"
     keys = _keys_named(option)
-    return f"Did you mean --set {' or --set '.join(f'{key}=...' for key in keys)}?" if keys else ""
+    if keys:
+        return f"Did you mean --set {' or --set '.join(f'{key}=...' for key in keys)}?"
+    near = difflib.get_close_matches(option, known, n=1)
+    return f"Did you mean {near[0]}?" if near else ""
 
 
 def _value_after(option: str, words: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from stages.artifacts.disk import plain_size
 from stages.artifacts.manifest import Certificate
 from stages.artifacts.partial import Partial
 from stages.artifacts.versions import provenance
-from stages.artifacts.workspace import Workspace
+from stages.artifacts.workspace import KINDS, Workspace
 from stages.contracts import Job
 from stages.errors import ArtifactDamaged, InputMissing, InputsMismatch, UsageError
 from stages.events import Monitor, Noted, Report, Scalar, Table
@@ -53,7 +53,6 @@ class Outcome:
     notes: tuple[str, ...] = ()
     device: str = "cpu"
     threads: int = 1
-    rates: Mapping[str, float] = field(default_factory=dict)
 
 
 def produce(
@@ -134,7 +133,7 @@ def _certificate(plan: Plan, job: Job, outcome: Outcome, *, seconds: float) -> C
         parents=tuple(parent.reference() for parent in plan.parents),
         seeds=outcome.seeds,
         summary=outcome.summary,
-        provenance={**machine, "seconds_of_last_run": round(seconds, 3), "rates": outcome.rates},
+        provenance={**machine, "seconds_of_last_run": round(seconds, 3)},
     )
 
 
@@ -160,13 +159,14 @@ def choose_parents(
     kinds = stage.reads if kinds is None else kinds
     named: dict[str, list[Artifact]] = {kind: [] for kind in kinds}
     for identity in job.parents:
-        artifact = workspace.get(identity)
-        if artifact.kind not in named:
+        kind = identity.partition("/")[0]
+        if kind in KINDS and kind not in named:
             raise UsageError(
-                f"`wm {stage.name}` does not read {artifact.kind}.",
+                f"`wm {stage.name}` does not read {kind}.",
                 why=f"It reads {' and '.join(kinds) or 'nothing'}.",
                 fix=f"Leave out `--from {identity}`.",
             )
+        artifact = workspace.get(identity)
         named[artifact.kind].append(artifact)
     return {kind: tuple(found or [_newest(workspace, kind)]) for kind, found in named.items()}
 

@@ -74,8 +74,8 @@ class Workspace:
             raise ArtifactDamaged(f"{self.root / WORKSPACE} holds no settings.")
         return found
 
-    def store_settings(self, settings: Mapping[str, Any]) -> None:
-        """Store what later commands inherit."""
+    def store_settings(self, settings: Mapping[str, Any] | None) -> None:
+        """Store what later commands inherit; None forgets it."""
         self._store(settings)
 
     def scan(self, kind: str) -> tuple[list[Artifact], list[StageError]]:

@@ -171,8 +171,12 @@ def _numbers(artifact: Artifact) -> str | None:
     names = [name for name in TELLING.get(artifact.kind, ()) if name in summary]
     names = list(dict.fromkeys([*names, *summary]))
     values = {name: summary[name] for name in names if type(summary[name]) in (int, float)}
-    shown = [f"{name.replace('_', ' ')} {value:.4g}" for name, value in values.items()]
+    shown = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items()]
     return ", ".join(shown[:NUM_NUMBERS]) or None
+
+
+def _short(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def num_bytes(artifact: Artifact) -> int:

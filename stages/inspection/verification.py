@@ -1,10 +1,11 @@
 """`wm verify`: every byte of every artifact against what its manifest promises."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.workspace import KINDS, Workspace
-from stages.errors import ArtifactDamaged, ExitCode, StageError
+from stages.errors import ArtifactDamaged, ExitCode, StageError, UsageError
 from stages.events import Advanced, Monitor, Report, Scalar, Silent, Table
 from stages.inspection.overview import num_bytes
 
@@ -44,6 +45,11 @@ def _to_verify(workspace: Workspace, ids: Sequence[str]) -> tuple[list[Artifact]
     found: list[Artifact] = []
     broken: list[StageError] = []
     for identity in ids:
+        if Workspace.exists(Path(identity)):
+            raise UsageError(
+                f"{identity} is a workspace, not an artifact's id.",
+                fix=f"Did you mean: wm verify -w {identity}",
+            )
         try:
             found.append(workspace.get(identity))
         except ArtifactDamaged as error:

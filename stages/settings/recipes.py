@@ -6,9 +6,9 @@
     default_preset = "quick"
     extends = "other"                  # optional: a shipped recipe, or a path beside this file
     [memory]                           # one table per section
-    lr = 1e-3
+    learning_rate = 1e-3
     [presets.quick.memory]             # what the preset quick changes in it
-    num_steps = 2000
+    steps = 2000
 
 Which sections and keys there are is checked in resolve.py, which knows the dataclasses.
 """

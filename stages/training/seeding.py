@@ -12,7 +12,7 @@ import numpy as np
 from stages.errors import UsageError
 
 RANGE = 2**27  # episode seeds of one purpose; all purposes together stay below 2**31
-PURPOSES = ("rollout", "search", "selection", "evaluation", "record")
+PURPOSES = ("rollout", "search", "selection", "evaluation")
 SHARED = "evaluation"  # the same list for every root seed: agents meet the same tracks
 
 

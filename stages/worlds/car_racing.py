@@ -1,6 +1,6 @@
 """What is special about Gymnasium's CarRacing: facts of the drive, and frames left undrawn.
 
-Physics costs 0.05 ms a frame and drawing 5 ms (gymnasium 1.4.0), so a frame that nobody looks at
+Drawing costs many times what physics does (docs/experiments.md), so a frame that nobody looks at
 is not drawn. Drawing reads the state and changes nothing: what is drawn later is the same picture.
 """
 

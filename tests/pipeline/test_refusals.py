@@ -86,14 +86,15 @@ def damage_by_emptying(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [damage_by_cutting, damage_by_one_bit, damage_by_emptying])
 @pytest.mark.parametrize(
-    ("name", "reader"),
+    ("name", "reader", "damage"),
     [
-        ("rollouts/0001/shard-00002.h5", "train-vision"),
-        ("vision/0001/weights.safetensors", "sample-latents"),
-        ("latents/0001/shard-00002.h5", "train-memory"),
-        ("control/0001/weights.safetensors", "evaluate"),
+        ("rollouts/0001/shard-00002.h5", "train-vision", damage_by_cutting),
+        ("rollouts/0001/shard-00002.h5", "train-vision", damage_by_one_bit),
+        ("vision/0001/weights.safetensors", "sample-latents", damage_by_one_bit),
+        ("latents/0001/shard-00002.h5", "train-memory", damage_by_one_bit),
+        ("memory/0001/weights.safetensors", "train-control", damage_by_emptying),
+        ("control/0001/weights.safetensors", "evaluate", damage_by_cutting),
     ],
 )
 def test_an_altered_file_is_named_and_never_used(name, reader, damage, workspace):
@@ -145,14 +146,16 @@ def test_an_unknown_environment_is_answered_with_the_nearest(env, near, tmp_path
 
 
 HIDING = """
-import importlib.abc, sys
+from importlib.machinery import PathFinder
 
-class Hidden(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {packages!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in {packages!r}:
+            return PathFinder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Hidden())
+import sys
+sys.meta_path[:] = [Hiding if finder is PathFinder else finder for finder in sys.meta_path]
 """
 
 
@@ -227,8 +230,6 @@ def test_an_absurd_learning_rate_stops_and_keeps_the_last_good_state(kind, secti
     for path in partial.glob("*.safetensors"):
         assert all(np.isfinite(array).all() for array in load_file(path).values())
     wm("verify", "-w", workspace)
-    again = wm(*words, code=8)
-    assert f"{section} step" in again.said
     sane = settings(f"{section}.learning_rate=1e-4", f"{section}.steps=3")
     wm(MADE_BY[kind], "-w", workspace, *sane)
     assert manifest(workspace, f"{kind}/0002")["config"][section]["steps"] == 3

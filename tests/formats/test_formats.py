@@ -1,0 +1,71 @@
+"""Artifacts of every format version stay readable: opened, verified, and driven for one frame."""
+
+import json
+import lzma
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import KINDS, digests, wm
+
+from stages.agents import load_pilot, trained_agent
+from stages.artifacts.episodes import EpisodeSet
+from stages.artifacts.latents import LatentSet
+from stages.artifacts.workspace import Workspace
+from stages.contracts import ActionSpec
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", params=["v1"])
+def kept(request, tmp_path_factory) -> Path:
+    """The kept workspace of one version, unpacked."""
+    root = tmp_path_factory.mktemp(request.param) / "workspace"
+    shutil.copytree(HERE / request.param, root)
+    for packed in root.rglob("*.xz"):
+        packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+        packed.unlink()
+    return root
+
+
+def test_every_kind_is_there_and_verifies(kept):
+    workspace = Workspace.open(kept)
+    for kind in KINDS:
+        (artifact,) = workspace.artifacts(kind)
+        assert artifact.manifest.kind == kind
+        assert artifact.manifest.files
+        assert artifact.verify() == []
+
+
+def test_the_commands_read_it(kept):
+    report = wm("verify", "-w", kept, "--json").report
+    assert [row["state"] for row in report["tables"][0]["rows"]] == ["ok"] * 6
+    shown = wm("status", "-w", kept, "--json").report["tables"][1]["rows"]
+    assert {row["artifact"] for row in shown} == digests(kept).keys()
+
+
+def test_one_frame_gives_the_action_that_was_written_down(kept):
+    workspace = Workspace.open(kept)
+    expected = json.loads((kept / "expected.json").read_bytes())
+    rollouts = workspace.get("rollouts/0001")
+    files, parameters = trained_agent(workspace, workspace.get("control/0001"))
+    spec = rollouts.manifest.summary["actions"]
+    actions = ActionSpec(spec["kind"], spec["size"], tuple(spec["low"]), tuple(spec["high"]))
+    pilot = load_pilot(files, parameters[None], actions)
+    pilot.reset([0])
+    episode = EpisodeSet.of([rollouts]).episode(0)
+    action = pilot.act(episode.observations[:1], np.ones(1, dtype=bool))
+    np.testing.assert_allclose(action[0], expected["action"], atol=1e-4)
+
+    latents = LatentSet.of([workspace.get("latents/0001")]).episode(0)
+    np.testing.assert_allclose(latents.mu[0], expected["latent"], atol=2e-3)
+    assert len(latents.mu) == len(episode.observations) == len(episode.actions) + 1
+    assert latents.seed == episode.seed
+
+
+def test_a_stage_goes_on_from_it(kept, tmp_path):
+    root = tmp_path / "workspace"
+    shutil.copytree(kept, root)
+    report = wm("train-memory", "-w", root, "--set", "memory.steps=2", "--json").report
+    assert report["artifact"] == "memory/0002"
