@@ -26,7 +26,7 @@ NO_BAR = {"TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "200"}
 
 # Every stage in a second or two, in several pieces each.
 MICRO = (
-    "rollout.episodes=6",
+    "rollout.episodes=8",
     "rollout.gymnasium_episodes=2",
     "rollout.task_episodes=1",
     "rollout.max_steps=30",

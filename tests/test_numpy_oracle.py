@@ -75,8 +75,7 @@ def test_actions_agree_on_the_recorded_frames(finished):
 
 
 def test_latents_and_predictions_agree(finished):
-    from stages.artifacts.workspace import Workspace
-    from stages.families import load_memory
+    from stages.families import WEIGHTS, build_memory, load_into
 
     agent = oracle.load_agent(finished)
     episode, (mu, logvar) = oracle.load_episodes(finished)[-1], oracle.load_latents(finished)[-1]
@@ -96,7 +95,8 @@ def test_latents_and_predictions_agree(finished):
     mixtures = (shape["num_mixtures"], shape["min_log_sigma"])
     weight, mean, sigma = models.mixture_head(agent.memory, state[0], *mixtures)
 
-    memory = load_memory(Workspace.open(finished).newest("memory"))
+    memory = build_memory(shape)
+    load_into(memory, oracle.find(finished, "memory")[0] / WEIGHTS)
     with torch.inference_mode():
         z = torch.from_numpy(found_mu[None, :-1].astype(np.float32))
         h, _ = memory.unroll(z, torch.from_numpy(vectors[None].astype(np.float32)))

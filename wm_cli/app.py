@@ -164,8 +164,9 @@ def verify(options: PlaceOptions, ids: IdsArgument = None) -> None:
 
     def work(monitor: Monitor) -> Report:
         from stages.artifacts.workspace import Workspace
-        from stages.inspection.verification import verify
+        from stages.inspection.verification import refuse_paths, verify
 
+        refuse_paths(ids or ())
         return verify(Workspace.open(options.workspace), ids or (), progress=monitor)
 
     carry_out("verify", options, work)

@@ -14,7 +14,13 @@ from stages.artifacts.partial import Partial
 from stages.artifacts.versions import provenance
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.contracts import Job
-from stages.errors import ArtifactDamaged, InputMissing, InputsMismatch, UsageError
+from stages.errors import (
+    ArtifactDamaged,
+    InputMissing,
+    InputsMismatch,
+    StageError,
+    UsageError,
+)
 from stages.events import Monitor, Noted, Report, Scalar, Table
 
 WORLD_FIELDS = ("env", "repeat", "crop", "size", "max_frames")  # what two stages must agree on
@@ -113,7 +119,12 @@ def _build(
     if partial.names():
         progress.emit(Noted(f"Resuming {plan.stage.name} where it was left."))
     started = time.monotonic()
-    outcome = build(partial)
+    try:
+        outcome = build(partial)
+    except StageError:
+        if not partial.names():  # refused before any work: nothing to go on with
+            partial.discard()
+        raise
     artifact = partial.commit(
         _certificate(plan, job, outcome, seconds=time.monotonic() - started),
         payload=outcome.payload,

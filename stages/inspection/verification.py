@@ -40,16 +40,21 @@ def verify(
     )
 
 
-def _to_verify(workspace: Workspace, ids: Sequence[str]) -> tuple[list[Artifact], list[StageError]]:
-    """The artifacts to read, and the errors of those whose manifest is damaged already."""
-    found: list[Artifact] = []
-    broken: list[StageError] = []
+def refuse_paths(ids: Sequence[str]) -> None:
+    """UsageError when one of these ids is the path of a workspace."""
     for identity in ids:
         if Workspace.exists(Path(identity)):
             raise UsageError(
                 f"{identity} is a workspace, not an artifact's id.",
                 fix=f"Did you mean: wm verify -w {identity}",
             )
+
+
+def _to_verify(workspace: Workspace, ids: Sequence[str]) -> tuple[list[Artifact], list[StageError]]:
+    """The artifacts to read, and the errors of those whose manifest is damaged already."""
+    found: list[Artifact] = []
+    broken: list[StageError] = []
+    for identity in ids:
         try:
             found.append(workspace.get(identity))
         except ArtifactDamaged as error:

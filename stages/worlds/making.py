@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from stages.worlds.prepare import Prepared
 
 ENVPOOL_ENVS = ("CarRacing-v3",)  # checked against Gymnasium; its others have other interfaces
+BOX2D_SOURCE = (
+    "in an activated virtual environment, with a C++ compiler: pip install swig 'setuptools<81' "
+    "wheel && pip install --no-build-isolation box2d-py==2.3.8"
+)
 GYMNASIUM_FAST = "gymnasium-fast"  # Gymnasium's physics and pictures, drawn with less work
 FAST_REPEAT = 4  # frames per action from which on it keeps up with EnvPool
 _HEADLESS = {

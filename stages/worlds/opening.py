@@ -12,12 +12,7 @@ from gymnasium.error import DependencyNotInstalled, DeprecatedEnv, UnregisteredE
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.gymnasium_world import Lane
-
-BOX2D_FIX = (
-    "pip install --force-reinstall Box2D==2.3.10; where that has no wheel: "
-    "pip install swig 'setuptools<81' wheel && "
-    "pip install --no-build-isolation box2d-py==2.3.8"
-)
+from stages.worlds.making import BOX2D_SOURCE
 
 
 def open_lane(env: str, *, max_frames: int = 0, culled: bool = False) -> Lane:
@@ -41,7 +36,9 @@ def _open_car_racing(env: str, max_frames: int, *, culled: bool) -> Lane:
             from stages.worlds.culled_car_racing import CulledCarRacing
     except DependencyNotInstalled as error:
         raise EnvironmentLacks(
-            f"{env} needs Box2D and pygame.", why=str(error), fix=BOX2D_FIX
+            f"{env} needs Box2D and pygame.",
+            why=str(error),
+            fix=f"pip install --force-reinstall Box2D==2.3.10; where that has no wheel, {BOX2D_SOURCE}",
         ) from error
     spec.entry_point = CulledCarRacing if culled else UndrawnCarRacing
     return CarRacingLane(_make(spec, max_frames))

@@ -40,9 +40,9 @@ def lines(folder: Path, name: str) -> int:
 
 # How much of a kind's work lies in its partial folder, as a share of all of it (MICRO).
 DONE: dict[str, Callable[[Path], float]] = {
-    "rollouts": lambda folder: files(folder, "shard-*.h5") / 6,
+    "rollouts": lambda folder: files(folder, "shard-*.h5") / 8,
     "vision": lambda folder: lines(folder, "metrics.jsonl") / 5,
-    "latents": lambda folder: files(folder, "shard-*.h5") / 6,
+    "latents": lambda folder: files(folder, "shard-*.h5") / 8,
     "memory": lambda folder: lines(folder, "metrics.jsonl") / 15,
     "control": lambda folder: lines(folder, "search.jsonl") / 11,  # 8 generations, 3 selections
     "evaluations": lambda folder: files(folder, "task-*.json") / 6,

@@ -48,7 +48,7 @@ def test_an_option_holds_for_its_own_command_alone(workspace):
     assert made["config"]["seed"] == 8
     assert made["config"]["rollout"]["episodes"] == 2
     found = values("-w", workspace)
-    assert (found["seed"][0], found["rollout.episodes"][0]) == ("7", "6")
+    assert (found["seed"][0], found["rollout.episodes"][0]) == ("7", "8")
     assert wm("rollout", "-w", workspace, "--json").report["up_to_date"] is True
 
 
