@@ -15,12 +15,11 @@ from stages.events import Report, Table
 from stages.execution.cores import available_cores
 from stages.inspection.leftovers import leftovers
 from stages.inspection.packages import Requirement, probe, requirements, supported_python
-from stages.worlds.making import BOX2D_SOURCE
+from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE
 
 LITTLE_MEMORY = 2 * 10**9  # bytes; the smallest that trains V comfortably
 LITTLE_DISK = 2 * 10**9  # bytes; a rollout of the preset hour
 LITTLE_SHARED = 64 * 10**6  # bytes; docker's default
-BOX2D_AGAIN = "pip install --force-reinstall Box2D==2.3.10"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 MODULES = {  # distribution -> module that is tried; the base, then the extras
     "numpy": "numpy",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stages.worlds.prepare import Prepared
 
 ENVPOOL_ENVS = ("CarRacing-v3",)  # checked against Gymnasium; its others have other interfaces
+BOX2D_AGAIN = "pip install --force-reinstall Box2D==2.3.10"
 BOX2D_SOURCE = (
     "in an activated virtual environment, with a C++ compiler: pip install swig 'setuptools<81' "
     "wheel && pip install --no-build-isolation box2d-py==2.3.8"

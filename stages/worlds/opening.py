@@ -12,7 +12,7 @@ from gymnasium.error import DependencyNotInstalled, DeprecatedEnv, UnregisteredE
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.gymnasium_world import Lane
-from stages.worlds.making import BOX2D_SOURCE
+from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE
 
 
 def open_lane(env: str, *, max_frames: int = 0, culled: bool = False) -> Lane:
@@ -38,7 +38,7 @@ def _open_car_racing(env: str, max_frames: int, *, culled: bool) -> Lane:
         raise EnvironmentLacks(
             f"{env} needs Box2D and pygame.",
             why=str(error),
-            fix=f"pip install --force-reinstall Box2D==2.3.10; where that has no wheel, {BOX2D_SOURCE}",
+            fix=f"{BOX2D_AGAIN}; where that has no wheel, {BOX2D_SOURCE}",
         ) from error
     spec.entry_point = CulledCarRacing if culled else UndrawnCarRacing
     return CarRacingLane(_make(spec, max_frames))

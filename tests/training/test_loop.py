@@ -160,6 +160,7 @@ def test_interrupted_after_any_step_and_resumed_equals_uninterrupted():
         state = through_a_file(saved[0])
         assert_equal(run(state=state, seed=99, log=resumed.append), whole)
         assert resumed == lines, f"stopped after {num_steps}"
+        assert [list(line) for line in resumed] == [list(line) for line in lines], "its order too"
 
 
 def test_killed_between_checkpoints_and_resumed_from_the_last_equals_uninterrupted():
