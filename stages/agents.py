@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.artifacts.artifact import Artifact
-from stages.artifacts.weights import unpack_tensors
+from stages.artifacts.weights import check_shapes, unpack_tensors
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, EpisodeOutcome, World, WorldSpec
 from stages.families import WEIGHTS, build_memory, build_vision, load_into
@@ -104,6 +104,7 @@ def trained_agent(workspace: Workspace, control: Artifact) -> tuple[AgentFiles, 
     summary = control.manifest.summary
     tensors, _ = unpack_tensors(control.file(WEIGHTS))
     shape = ControllerShape(**summary["shape"])
+    check_shapes(tensors, shape.tensors, source=f"{control.id}/{WEIGHTS}")
     pilot = PilotShape(**{**summary["pilot"], "squash": tuple(summary["pilot"]["squash"])})
     files = agent_files(by_kind["vision"], by_kind.get("memory"), pilot)
     return files, join_parameters(shape, tensors)
