@@ -74,17 +74,25 @@ def sections(family: str) -> dict[str, type[Any]]:
     return {"world": WorldSpec} | {stage.section: verb(stage).Config for stage in stages}
 
 
-def settings_of(root: Path, request: Request) -> tuple[Settings, dict[str, Any] | None, list[str]]:
-    """Settings that hold for a command in this workspace, which need not exist yet.
+@dataclass(frozen=True)
+class Settled:
+    """The settings that hold for one command, and where they come from."""
 
-    Returns the settings, what the workspace has stored (None when nothing), and remarks.
-    """
+    settings: Settings
+    recipe: Recipe
+    stored: Mapping[str, Any] | None  # what the workspace had stored; None when nothing
+    remarks: tuple[str, ...] = ()
+
+
+def settle(root: Path, request: Request) -> Settled:
+    """Settings that hold for a command in this workspace, which need not exist yet."""
     stored = Workspace.open(root).settings() if Workspace.exists(root) else None
-    remarks: list[str] = []
+    remarks: tuple[str, ...] = ()
     if stored is None:
         recipe = load_recipe(request.recipe or DEFAULT_RECIPE)
     else:
-        recipe, remarks = _stored_recipe(stored, request)
+        recipe, remarks = _kept_recipe(Recipe(**stored["recipe"]), request)
+        remarks += _passing(stored, request)
     inherited: dict[str, Any] = {}
     if stored is not None:
         inherited = {**parse_overrides(stored["overrides"]), "seed": stored["seed"]}
@@ -96,18 +104,21 @@ def settings_of(root: Path, request: Request) -> tuple[Settings, dict[str, Any] 
         overrides=parse_overrides(request.overrides),
         named={**(request.named or {}), "seed": request.seed},
     )
-    return _with_engine(settings, stored), stored, remarks
+    return Settled(_with_engine(settings, stored), recipe, stored, remarks)
 
 
 def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     """Open or create the workspace; its first command stores recipe, preset, seed and --set."""
-    settings, stored, remarks = settings_of(root, request)
+    settled = settle(root, request)
     workspace = Workspace.open(root, create=True)
-    if stored is None:
-        workspace.store_settings(_record(settings, request))
-    for remark in remarks:
+    record = settled.stored or _record(settled.settings, request)
+    record = {**record, "recipe": asdict(settled.recipe)}
+    if record != settled.stored:
+        workspace.store_settings(record)
+    for remark in settled.remarks:
         progress.emit(Noted(remark))
-    return Prepared(workspace, settings, job_of(settings, request), first=stored is None)
+    job = job_of(settled.settings, request)
+    return Prepared(workspace, settled.settings, job, first=settled.stored is None)
 
 
 def job_of(settings: Settings, request: Request) -> Job:
@@ -214,25 +225,40 @@ def _parents_among(stage: Stage, made: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(made[kind] for kind in stage.reads if kind in made)
 
 
-def _stored_recipe(stored: Mapping[str, Any], request: Request) -> tuple[Recipe, list[str]]:
-    """The workspace's own copy of its recipe; another recipe is refused."""
-    recipe = Recipe(**stored["recipe"])
-    if request.recipe is not None and load_recipe(request.recipe) != recipe:
+def _kept_recipe(kept: Recipe, request: Request) -> tuple[Recipe, tuple[str, ...]]:
+    """The workspace's copy of its recipe, or the user's file that it follows.
+
+    Raises:
+        InputsMismatch: --recipe names another recipe than the workspace's.
+    """
+    if request.recipe is None:
+        return kept, ()
+    given = load_recipe(request.recipe)
+    if given.name != kept.name:
         raise InputsMismatch(
-            f"This workspace belongs to the recipe {recipe.name} as it was when it was made.",
-            why=f"--recipe {request.recipe} differs from it.",
+            f"This workspace belongs to the recipe {kept.name}, not to {given.name}.",
             fix="Use another workspace (-w), or change single keys with --set.",
         )
+    if given == kept:
+        return kept, ()
+    if request.recipe == given.name:
+        return kept, (
+            f"The recipe {kept.name} has changed since this workspace was made, which keeps its "
+            "own copy. For the new one use another workspace (-w).",
+        )
+    return given, (f"{request.recipe} has changed: this workspace follows it from now on.",)
+
+
+def _passing(stored: Mapping[str, Any], request: Request) -> tuple[str, ...]:
+    """What holds for this command alone."""
     changed = [
         f"{name} {stored[name]} -> {getattr(request, name)}"
         for name in ("preset", "seed")
         if getattr(request, name) not in {None, stored[name]}
     ]
-    if changed:
-        return recipe, [
-            f"For this command only: {', '.join(changed)} (the workspace keeps its own)."
-        ]
-    return recipe, []
+    if not changed:
+        return ()
+    return (f"For this command only: {', '.join(changed)} (the workspace keeps its own).",)
 
 
 @contextmanager
@@ -262,7 +288,6 @@ def _with_engine(settings: Settings, stored: Mapping[str, Any] | None) -> Settin
 def _record(settings: Settings, request: Request) -> dict[str, Any]:
     """What the first command of a workspace leaves for the later ones."""
     return {  # options for one command, such as --episodes, are not inherited
-        "recipe": asdict(load_recipe(request.recipe or DEFAULT_RECIPE)),
         "preset": settings.preset,
         "seed": settings.seed,
         "overrides": list(request.overrides),

@@ -11,7 +11,7 @@ from stages.artifacts.workspace import KINDS, Workspace
 from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table
 from stages.families import family_named
-from stages.pipeline import Expectation, Prepared, Request, expectations, job_of, settings_of
+from stages.pipeline import Expectation, Prepared, Request, expectations, job_of, settle
 from stages.settings.resolve import SEED, SEED_RULE, Settings
 from stages.settings.schema import describe
 
@@ -36,9 +36,10 @@ def look(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     """
     if root.exists() and not _is_empty(root):
         Workspace.open(root)
-    settings, _, remarks = settings_of(root, request)
-    for remark in remarks:
+    settled = settle(root, request)
+    for remark in settled.remarks:
         progress.emit(Noted(remark))
+    settings = settled.settings
     return Prepared(Workspace(root.absolute()), settings, job_of(settings, request))
 
 

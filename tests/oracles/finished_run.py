@@ -7,6 +7,7 @@ V, M and C are computed by `world_models_numpy`.
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import h5py
@@ -120,7 +121,7 @@ def load_latents(workspace: Path) -> list[tuple[np.ndarray, np.ndarray]]:
         with h5py.File(folder / entry["name"], "r") as file:
             assert file.attrs["format"] == "wm-latents"
             cuts = file["observation_offsets"][:]
-            for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+            for start, stop in pairwise(cuts):
                 found.append((file["mu"][start:stop], file["logvar"][start:stop]))
     return found
 

@@ -1,5 +1,7 @@
 """What later commands inherit, what they may change, and what makes another artifact."""
 
+import json
+
 import pytest
 from command_line import (
     MICRO,
@@ -90,9 +92,23 @@ def test_a_recipe_file_of_ones_own_works_anywhere_and_is_kept(tmp_path):
     assert made["config"]["world"]["crop"] == [0, 84, 0, 96], "what it extends still holds"
     assert made["summary"]["episodes"] == 2
     file.write_text(RECIPE.replace("episodes = 2", "episodes = 3"))
-    wm("rollout", "-w", root, "--recipe", file, code=5)
+    wm("rollout", "-w", root, "--recipe", file)  # the file was edited, and is followed
+    assert manifest(root, "rollouts/0002")["summary"]["episodes"] == 3
     file.unlink()
-    assert wm("rollout", "-w", root, "--json").report["up_to_date"] is True
+    assert wm("rollout", "-w", root, "--json").report["artifact"] == "rollouts/0002"
+
+
+def test_a_workspace_keeps_its_copy_of_a_shipped_recipe(tmp_path):
+    root = tmp_path / "workspace"
+    wm("rollout", "-w", root, "--preset", "debug", "--set", "rollout.policy=no-such", code=2)
+    wm("rollout", "-w", root, "--preset", "debug", *settings("rollout.episodes=1",
+       "rollout.max_steps=2"))  # fmt: skip
+    record = json.loads((root / "workspace.json").read_text())
+    record["settings"]["recipe"]["presets"]["debug"]["evaluate"]["episodes"] = 77
+    (root / "workspace.json").write_text(json.dumps(record))
+    assert values("-w", root, "--recipe", "carracing")["evaluate.episodes"][0] == "77"
+    done = wm("config", "-w", root, "--recipe", "carracing")
+    assert "own copy" in " ".join(done.err.split())
 
 
 def test_force_makes_another_one_that_is_equal(workspace):

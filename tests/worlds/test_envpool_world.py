@@ -38,7 +38,7 @@ def test_episodes_do_not_depend_on_lane_threads_or_dropped_neighbours():
         alive = list(range(5))
         for step in range(12):
             for lane in alive:
-                frames, rewards = expected[order[lane]]
+                frames, _ = expected[order[lane]]
                 np.testing.assert_array_equal(observation[lane], frames[step])
             result = world.step(np.stack([wiggle(seed, step) for seed in order]))
             observation = result.observation
