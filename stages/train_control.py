@@ -70,10 +70,19 @@ class Config:
     patience: int = setting(
         0, doc="give an episode up after so many actions without reward; 0: never", low=0
     )
-    max_steps: int = setting(0, doc="actions per episode at most; 0: to its end", low=0)
+    max_steps: tuple[int, ...] = setting(
+        (0,),
+        doc="actions per episode at most, 0: to its end; several share the generations equally",
+        low=0,
+    )
     task_lanes: int = setting(32, doc="episodes that one task drives as lanes", low=1)
     select_every: int = setting(5, doc="generations between scores of the mean vector", low=1)
     select_episodes: int = setting(16, doc="held-out episodes of such a score", low=1)
+
+    def __post_init__(self) -> None:
+        """Refuse a search whose episodes have no length."""
+        if not self.max_steps:
+            raise ValueError("max_steps is empty; [0] means to the episode's end")
 
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
@@ -170,7 +179,12 @@ class _Hunt:
         asked = self.search.ask()
         seeds = _tracks(config, self.job.seed, number)  # [population, episodes]
         lanes = [(vector, seed) for vector, own in zip(asked, seeds, strict=True) for seed in own]
-        rows = self._drive(f"generation {number}", lanes, patience=config.patience)
+        rows = self._drive(
+            f"generation {number}",
+            lanes,
+            patience=config.patience,
+            max_steps=longest_episode(config, number),
+        )
         returns = np.array([row[0] for row in rows]).reshape(config.population, config.episodes)
         fitness = returns.mean(axis=1)
         self.search.tell(fitness)
@@ -184,16 +198,24 @@ class _Hunt:
         if due and not self.log.has_selection(told):
             seeds = episode_seeds("selection", self.job.seed, 0, config.select_episodes)
             lanes = [(self.search.mean, seed) for seed in seeds]
-            self.log.add_selection(self.search, self._drive(f"selection {told}", lanes, patience=0))
+            rows = self._drive(
+                f"selection {told}", lanes, patience=0, max_steps=config.max_steps[-1]
+            )
+            self.log.add_selection(self.search, rows)
 
     def _drive(
-        self, name: str, lanes: Sequence[tuple[Parameters, int]], *, patience: int
+        self,
+        name: str,
+        lanes: Sequence[tuple[Parameters, int]],
+        *,
+        patience: int,
+        max_steps: int,
     ) -> "list[Row]":
         """Return and frames per lane, in order; finished tasks survive a kill."""
         chunks = list(_chunks(lanes, self.config.task_lanes))
         rows = self.log.pending(name)
         tasks = [
-            Task(key, run_lanes, self._trial(chunk, patience))
+            Task(key, run_lanes, self._trial(chunk, patience, max_steps))
             for key, chunk in enumerate(chunks)
             if key not in rows
         ]
@@ -203,7 +225,9 @@ class _Hunt:
             self.log.add_pending(name, key, finished.value)
         return [row for key in range(len(chunks)) for row in rows[key]]
 
-    def _trial(self, lanes: Sequence[tuple[Parameters, int]], patience: int) -> Trial:
+    def _trial(
+        self, lanes: Sequence[tuple[Parameters, int]], patience: int, max_steps: int
+    ) -> Trial:
         return Trial(
             world=self.job.world,
             engine=self.job.world.engine,
@@ -211,7 +235,7 @@ class _Hunt:
             parameters=np.stack([vector for vector, _ in lanes]).astype(np.float32),
             seeds=tuple(seed for _, seed in lanes),
             patience=patience,
-            max_steps=self.config.max_steps,
+            max_steps=max_steps,
         )
 
     def _show(self, fitness: "NDArray[np.float64]") -> None:
@@ -270,6 +294,12 @@ def _pilot(config: Config) -> "PilotShape":
         latent=config.latent,
         squash=config.squash,
     )
+
+
+def longest_episode(config: Config, generation: int) -> int:
+    """Actions per episode at most in this generation; short ones first reward speed."""
+    place = generation * len(config.max_steps) // config.generations
+    return config.max_steps[place]
 
 
 def _tracks(config: Config, root_seed: int, generation: int) -> list[list[int]]:
