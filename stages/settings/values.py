@@ -103,6 +103,9 @@ def _cast(value: Any, wanted: Any) -> Any:
 
 
 def _cast_tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A list of any length may be written as its only item."""
+    if not isinstance(value, list | tuple) and arguments[-1] is Ellipsis:
+        value = [value]
     if not isinstance(value, list | tuple):
         raise ValueError(f"A list is needed, such as [{value_text(value)}].")
     if arguments[-1] is Ellipsis:

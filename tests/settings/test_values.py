@@ -61,8 +61,9 @@ def test_a_value_without_loss_is_taken(value: Any, wanted: Any, expected: Any):
         (None, int),
         (None, str),
         ("none", int),
-        (3, tuple[int, ...]),
-        ("ab", tuple[str, ...]),
+        (3, tuple[int, int]),
+        ("ab", tuple[int, ...]),
+        (None, tuple[int, ...]),
         ([1, True], tuple[int, ...]),
         ([1], tuple[int, int]),
         ([1, 2, 3], tuple[int, int]),
@@ -158,3 +159,8 @@ def test_without_a_near_name_everything_is_listed():
     assert did_you_mean("quik", ["debug", "quick"]) == "Did you mean quick?"
     assert did_you_mean("zzz", ["debug", "quick"]) == "There are: debug, quick."
     assert did_you_mean("zzz", []) == "There are: none."
+
+
+def test_a_list_of_any_length_may_be_written_as_its_only_item():
+    assert convert(3, tuple[int, ...], SettingRule("doc"), key="a.b") == (3,)
+    assert convert([3], tuple[int, ...], SettingRule("doc"), key="a.b") == (3,)
