@@ -46,7 +46,7 @@ from stages.contracts import (
     WorldSpec,
     setting,
 )
-from stages.events import Advanced, Monitor, Report, Table
+from stages.events import Advanced, Monitor, Noted, Report, Table
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import TASK_DEADLINE, Task
@@ -277,6 +277,8 @@ def record(
     control = workspace.resolve(next(p for p in artifact.manifest.parents if p.kind == "control"))
     agent, parameters = trained_agent(workspace, control)
     seeds = artifact.manifest.seeds["seeds"][:num_episodes]
+    if len(seeds) < num_episodes:
+        progress.emit(Noted(f"{artifact.id} has {len(seeds)} episodes to record."))
     section = artifact.manifest.config["evaluate"]
     paths: list[str] = []
     for number, seed in enumerate(seeds):

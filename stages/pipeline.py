@@ -256,9 +256,14 @@ def _passing(stored: Mapping[str, Any], request: Request) -> tuple[str, ...]:
         for name in ("preset", "seed")
         if getattr(request, name) not in {None, stored[name]}
     ]
+    changed += [f"--set {word}" for word in request.overrides]
     if not changed:
         return ()
-    return (f"For this command only: {', '.join(changed)} (the workspace keeps its own).",)
+    remarks = [f"For this command only: {', '.join(changed)} (the workspace keeps its own)."]
+    if request.preset not in {None, stored["preset"]} and stored["overrides"]:
+        kept = " ".join(f"--set {word}" for word in stored["overrides"])
+        remarks.append(f"Stored with the workspace, and above its preset: {kept}.")
+    return tuple(remarks)
 
 
 @contextmanager

@@ -246,7 +246,7 @@ class _Hunt:
                 self.search.generation,
                 self.config.generations,
                 "generations",
-                latest=f"population {fitness.mean():.0f}, best {fitness.max():.0f}{held_out}",
+                latest=f"population mean {fitness.mean():.0f}, best {fitness.max():.0f}{held_out}",
             )
         )
 

@@ -114,7 +114,9 @@ def _train(
 
     session = Session(partial, job.resources, progress=progress)
     episodes = LatentSet.of(latents)
-    train, held_out = split_episodes(episodes.num_episodes, fraction=config.held_out, seed=job.seed)
+    train, held_out = split_episodes(
+        episodes.seeds.tolist(), fraction=config.held_out, seed=job.seed
+    )
     batches = SequenceBatches(
         episodes, train, batch_size=config.batch_size, window=config.window, seed=job.seed
     )

@@ -86,7 +86,9 @@ def _train(
 
     session = Session(partial, job.resources, progress=progress)
     episodes = EpisodeSet.of(rollouts)
-    train, held_out = split_episodes(episodes.num_episodes, fraction=config.held_out, seed=job.seed)
+    train, held_out = split_episodes(
+        episodes.seeds.tolist(), fraction=config.held_out, seed=job.seed
+    )
     batches = FrameBatches(episodes, train, batch_size=config.batch_size, seed=job.seed)
     model = build_vision({"latent_size": config.latent_size}, seed=job.seed).to(session.device)
     training = Training(

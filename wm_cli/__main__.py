@@ -1,6 +1,7 @@
 """Where `wm` and `python -m wm_cli` begin and end."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -57,6 +58,9 @@ def _open_closed_streams() -> None:
                 os.dup2(handle, number)
                 os.close(handle)
             setattr(sys, name, os.fdopen(number, mode, closefd=False))
+    for stream in (sys.stdout, sys.stderr):  # a path that the terminal cannot spell ends nothing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

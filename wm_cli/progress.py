@@ -36,7 +36,8 @@ class Pace:
         if done <= 0 or seconds <= 0:
             return ""
         rate = done / seconds
-        speed = f"{rate:.3g}/s" if rate >= 1 else f"{duration(1 / rate)} each"
+        speed = f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
+        speed = speed if rate >= 1 else f"{duration(1 / rate)} each"
         if event.done >= event.total:
             return f"{speed}, took {duration(seconds)}"
         return f"{speed}, {duration((event.total - event.done) / rate)} left"

@@ -138,6 +138,11 @@ def remedy(kind: str) -> str:
     return f"Make it again: wm {stage_writing(kind).name} --force"
 
 
+def bare_folders(folder: Path) -> list[Path]:
+    """Numbered folders without a manifest: no artifacts, though somebody may miss one."""
+    return [path for path in _numbered(folder) if not (path / MANIFEST).exists()]
+
+
 def complete_folders(folder: Path) -> list[Path]:
     """The artifacts in a kind's folder, by number; one without a manifest is none."""
     return [path for path in _numbered(folder) if (path / MANIFEST).exists()]

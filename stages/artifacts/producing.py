@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from shlex import quote
 from typing import Any
 
 from stages import Stage, stage_writing
@@ -160,7 +161,11 @@ def _report(plan: Plan, artifact: Artifact, *, up_to_date: bool = False) -> Repo
 
 def scalars(summary: Mapping[str, Any]) -> dict[str, Scalar]:
     """The plain numbers and words of a summary, for a table."""
-    return {k: v for k, v in summary.items() if isinstance(v, str | int | float | bool)}
+    return {
+        name: value
+        for name, value in summary.items()
+        if isinstance(value, str | int | float | bool) and value != ""
+    }
 
 
 def choose_parents(
@@ -186,9 +191,9 @@ def _newest(workspace: Workspace, kind: str) -> Artifact:
     artifact = workspace.newest(kind)
     if artifact is None:
         raise InputMissing(
-            f"There are no {kind} in {workspace.root} yet.",
-            why=f"`wm {stage_writing(kind).name}` makes them.",
-            fix=f"Run `wm {stage_writing(kind).name} -w {workspace.root}` first, "
+            f"There is nothing in {workspace.root / kind} yet.",
+            why=f"`wm {stage_writing(kind).name}` fills it.",
+            fix=f"Run `wm {stage_writing(kind).name} -w {quote(str(workspace.root))}` first, "
             "or `wm run` for all that is missing.",
         )
     return artifact
@@ -239,6 +244,6 @@ def check_same_parent(child: Artifact, parent: Artifact) -> None:
         f"{child.id} was made from another {parent.kind} than {parent.id}.",
         why=f"It was made from {theirs.id} (payload {theirs.payload_digest[:12]}); "
         f"{parent.id} is {parent.manifest.payload_digest[:12]}.",
-        fix=f"Make it again from {parent.id} (`wm run` makes all that is stale), "
+        fix=f"Make it again from {parent.id}: `wm sample-latents`, then `wm train-memory`; "
         f"or name both: `--from {theirs.id} --from {child.id}`.",
     )

@@ -196,6 +196,7 @@ class ShardSet(Generic[AnyShard]):
         self.shards = tuple(shards)
         self._recent: list[AnyShard] = []
         self._lengths = np.concatenate([self._used(shard).lengths for shard in self.shards])
+        self._seeds = np.concatenate([shard.seeds for shard in self.shards])
         counts = [len(shard.seeds) for shard in self.shards]
         self._starts = np.cumsum([0, *counts])  # [shards + 1]
 
@@ -208,6 +209,11 @@ class ShardSet(Generic[AnyShard]):
     def lengths(self) -> NDArray[np.int64]:
         """Actions of each episode, int64 [E]."""
         return self._lengths
+
+    @property
+    def seeds(self) -> NDArray[np.int64]:
+        """Seed of each episode, int64 [E]; the same one twice when shards repeat."""
+        return self._seeds
 
     def locate(self, episode: int) -> tuple[AnyShard, int]:
         """The shard that holds an episode, and its number there."""

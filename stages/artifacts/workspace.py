@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import STAGES, stage_writing
-from stages.artifacts.artifact import Artifact, complete_folders
+from stages.artifacts.artifact import Artifact, artifact_id, bare_folders, complete_folders
 from stages.artifacts.canonical import readable_json
 from stages.artifacts.disk import (
     explained,
@@ -88,6 +88,18 @@ class Workspace:
             except StageError as error:
                 damaged.append(error)
         return good, damaged
+
+    def bare(self, kind: str) -> list[StageError]:
+        """Numbered folders that have lost their manifest; we never write one without."""
+        return [
+            ArtifactDamaged(
+                f"{artifact_id(kind, int(path.name))}/manifest.json is missing.",
+                why="Without it nothing in the folder can be trusted.",
+                fix=f"Put it back, or remove {path} and make it again: "
+                f"wm {stage_writing(kind).name}",
+            )
+            for path in bare_folders(self._folder(kind))
+        ]
 
     def artifacts(self, kind: str) -> list[Artifact]:
         """Complete artifacts of a kind whose manifest is intact, by number."""
@@ -181,6 +193,7 @@ class Workspace:
         remove_stale_temporaries(self.root)
         if not self.exists(self.root):
             self._refuse_foreign()
+            self._refuse_orphans()
             self._store(None)
 
     def _refuse_foreign(self) -> None:
@@ -191,6 +204,16 @@ class Workspace:
                     f"{self.root} is not a workspace: it holds {path.name!r}.",
                     fix="Choose an empty or a new folder with --workspace.",
                 )
+
+    def _refuse_orphans(self) -> None:
+        """Artifacts without a workspace.json would be joined by others of other settings."""
+        if any(complete_folders(self._folder(kind)) for kind in KINDS):
+            raise ArtifactDamaged(
+                f"{self.root} holds artifacts but has lost its {WORKSPACE}.",
+                why="It said which recipe, preset, seed and --set made them.",
+                fix="Put it back, or work in another folder (-w); every artifact's "
+                "manifest.json tells its settings.",
+            )
 
     def _check(self) -> None:
         if not self.root.exists():

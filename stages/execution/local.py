@@ -185,6 +185,7 @@ class LocalExecutor:
         """Drop a worker that died or hangs; its job runs again unless it has had its tries."""
         job, log = worker.job, worker.log_tail()
         self._drop(worker)
+        run.monitor.poll()  # a signal to the whole group also ends the workers
         self.num_lost += 1
         if job is None:
             return

@@ -163,6 +163,9 @@ def _artifact_row(workspace: Workspace, artifact: Artifact) -> tuple[Scalar, ...
 
 def _parent(workspace: Workspace, kind: str, payload_digest: str, written: str) -> str:
     """The parent's id in this workspace, found by its content; copies may have another number."""
+    same = [one for one in workspace.artifacts(kind) if one.id == written] if kind in KINDS else []
+    if same and same[0].manifest.payload_digest == payload_digest:
+        return written
     found = workspace.holding(kind, payload_digest) if kind in KINDS else None
     return found.id if found else f"{written} (gone)"
 

@@ -62,7 +62,7 @@ def _to_verify(workspace: Workspace, ids: Sequence[str]) -> tuple[list[Artifact]
     for kind in () if ids else KINDS:
         good, damaged = workspace.scan(kind)
         found += good
-        broken += damaged
+        broken += [*damaged, *workspace.bare(kind)]
     return found, broken
 
 

@@ -84,6 +84,9 @@ def resolve(
         UsageError: unknown sections, keys or presets, values that do not fit.
     """
     preset = _known_preset(recipe, preset)
+    for other, tables in recipe.presets.items():  # a slip in a preset shows before it is used
+        for key, value, origin in _flat(tables, recipe, sections, preset=other):
+            _convert(key, value, sections, origin)
     layers = (
         _declared(sections),
         _flat(recipe.tables, recipe, sections),

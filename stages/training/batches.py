@@ -55,16 +55,24 @@ def to_float(frames: Frames, device: torch.device) -> torch.Tensor:
     return moved.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
-def split_episodes(num_episodes: int, *, fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Numbers of the training and of the held-out episodes, sorted; at least one of each."""
-    if num_episodes < 2:
+def split_episodes(
+    episode_seeds: Sequence[int], *, fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Numbers of the training and of the held-out episodes, sorted; at least one of each.
+
+    Episodes of the same seed, the same track, stay on the same side: a rollout that is read twice,
+    or driven again by another policy, leaks nothing.
+    """
+    tracks = np.unique(np.asarray(episode_seeds, dtype=np.int64))
+    if len(tracks) < 2:
         raise UsageError(
-            f"Training needs at least 2 episodes, one of them held out; there is {num_episodes}.",
-            fix="Record more with `wm rollout`.",
+            f"Training needs episodes of at least 2 seeds, one held out; there is {len(tracks)}.",
+            fix="Record more: wm rollout --episodes 8",
         )
-    num_held_out = min(max(round(num_episodes * fraction), 1), num_episodes - 1)
-    order = generator(seed, "held-out").permutation(num_episodes)
-    return sorted(order[num_held_out:].tolist()), sorted(order[:num_held_out].tolist())
+    num_held_out = min(max(round(len(tracks) * fraction), 1), len(tracks) - 1)
+    held_tracks = generator(seed, "held-out").permutation(tracks)[:num_held_out]
+    held = np.isin(np.asarray(episode_seeds), held_tracks)
+    return np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
 
 
 def in_order_frames(

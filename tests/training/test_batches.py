@@ -94,14 +94,23 @@ def test_in_order_frames(source):
     "num, fraction, held", [(2, 0.0, 1), (2, 0.9, 1), (100, 0.1, 10), (7, 0.5, 4)]
 )
 def test_split_is_a_partition_with_both_sides(num, fraction, held):
-    train, held_out = split_episodes(num, fraction=fraction, seed=4)
+    seeds = [1000 - 3 * number for number in range(num)]
+    train, held_out = split_episodes(seeds, fraction=fraction, seed=4)
     assert sorted(train + held_out) == list(range(num))
     assert len(held_out) == held
-    assert (train, held_out) == split_episodes(num, fraction=fraction, seed=4)
+    assert (train, held_out) == split_episodes(seeds, fraction=fraction, seed=4)
+
+
+def test_episodes_of_one_track_stay_on_one_side():
+    seeds = [5, 6, 7, 8, 9, 5, 6, 7, 8, 9, 5]
+    train, held_out = split_episodes(seeds, fraction=0.4, seed=1)
+    assert len(held_out) >= 4
+    assert not {seeds[number] for number in train} & {seeds[number] for number in held_out}
 
 
 def test_split_depends_on_the_seed_and_needs_two():
-    assert len({tuple(split_episodes(50, fraction=0.2, seed=s)[1]) for s in range(9)}) == 9
-    for num in (0, 1):
+    tracks = range(50)
+    assert len({tuple(split_episodes(tracks, fraction=0.2, seed=s)[1]) for s in range(9)}) == 9
+    for seeds in ([], [3], [3, 3]):
         with pytest.raises(UsageError, match="at least 2"):
-            split_episodes(num, fraction=0.1, seed=0)
+            split_episodes(seeds, fraction=0.1, seed=0)
