@@ -115,7 +115,8 @@ def record_shard(task: RecordingTask) -> int:
     from stages.worlds.driving import Recorder, StopRule, drive
     from stages.worlds.making import make_world
 
-    writer = EpisodeShardWriter(engine=task.engine, env=task.world.env, policy=task.policy)
+    policy = "controller" if task.agent else task.policy  # its id differs between workspaces
+    writer = EpisodeShardWriter(engine=task.engine, env=task.world.env, policy=policy)
     with closing(make_world(task.world, engine=task.engine)) as world:
         drive(
             world,

@@ -136,7 +136,7 @@ def _train(
     state = session.fit(model, loss, training, prefix="memory")
     model.eval()
     errors = _errors(model, episodes, train, held_out, session, config, job.seed)
-    session.log({"step": config.steps, **{f"memory/held_out/{k}": v for k, v in errors.items()}})
+    session.log_held_out(config.steps, "memory", errors)
     if config.steps and errors["nll"] > errors["baseline_unit_gaussian"]:
         progress.emit(
             Noted("M predicts worse than a unit Gaussian: try a smaller rate.", warning=True)

@@ -102,7 +102,7 @@ def _train(
     state = session.fit(model, loss, training, prefix="vision")
     model.eval()
     errors = _errors(model, episodes, train, held_out, config)
-    session.log({"step": config.steps, **{f"vision/held_out/{k}": v for k, v in errors.items()}})
+    session.log_held_out(config.steps, "vision", errors)
     if errors["reconstruction"] > errors["baseline_mean_image"]:
         progress.emit(Noted("V sees no better than the mean image: train longer.", warning=True))
     partial.write(WEIGHTS, pack_tensors(state.weights()))
@@ -161,6 +161,16 @@ def _errors(
     def some(numbers: list[int]) -> Iterator[Frames]:
         return islice(in_order_frames(episodes, numbers, batch_size=128), num_batches)
 
+    def whole(numbers: list[int]) -> Iterator[Frames]:
+        """The same number of frames, whole episodes: no pair spans two of them."""
+        num_frames = 0
+        for number in numbers:
+            if num_frames >= num_batches * 128:
+                return
+            observations = episodes.episode(number).observations
+            num_frames += len(observations)
+            yield observations
+
     held = held_out_errors(model, some(held_out))
     image = mean_image(some(train))
     return {
@@ -168,7 +178,7 @@ def _errors(
         "decibels": decibels(held.reconstruction),
         "kl": held.kl,
         "baseline_mean_image": mean_image_error(image, some(held_out)),
-        "baseline_previous_frame": previous_frame_error(some(held_out)),
+        "baseline_previous_frame": previous_frame_error(whole(held_out)),
         "held_out_frames": held.num_frames,
     }
 

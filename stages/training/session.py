@@ -5,8 +5,9 @@ the newest that verifies is taken. Lines of metrics behind it are cut, so that a
 writes them again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -22,6 +23,7 @@ from stages.training.loop import Loss, Metrics, Plan, TrainingState, fit
 
 METRICS = "metrics.jsonl"
 SUFFIX = ".checkpoint.safetensors"
+HELD_OUT = "/held_out/"  # in the names of what is measured when training is over
 KEPT = 2  # checkpoints
 
 
@@ -64,6 +66,10 @@ class Session:
         """Add one line to the metrics."""
         self._partial.append(METRICS, log_line(metrics))
 
+    def log_held_out(self, step: int, prefix: str, errors: Metrics) -> None:
+        """Add the line of what was measured on held-out episodes after the last step."""
+        self.log({"step": step, **{f"{prefix}{HELD_OUT}{k}": v for k, v in errors.items()}})
+
     def _logger(self, prefix: str) -> Callable[[Metrics], None]:
         def log(metrics: Metrics) -> None:
             named = {f"{prefix}/{name}": value for name, value in metrics.items() if name != "step"}
@@ -88,7 +94,8 @@ class Session:
         lines = self._partial.lines(METRICS)
         records = parse_log(lines, source=METRICS)
         pairs = zip(lines, records, strict=True)
-        self._partial.keep_lines(METRICS, [line for line, one in pairs if one["step"] <= step])
+        kept = [line for line, one in pairs if one["step"] <= step and not _is_final(one)]
+        self._partial.keep_lines(METRICS, kept)
         return state
 
     def _newest(self) -> TrainingState | None:
@@ -107,3 +114,8 @@ class Session:
                 fix=f"Start again: remove {self._partial.path}",
             )
         return None
+
+
+def _is_final(record: Mapping[str, Any]) -> bool:
+    """Whether a line was written after training; a resumed run writes it again."""
+    return any(HELD_OUT in name for name in record)
