@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from drivers import BRAKE, FULL_GAS, wiggle
+from drivers import BRAKE, straight, wiggle
 
 from stages.contracts import WorldSpec
 from stages.errors import EnvironmentLacks, NumbersBad, UsageError
@@ -66,13 +66,13 @@ def test_the_return_is_tiles_visited_minus_a_tenth_per_frame():
     world = make_world(WorldSpec(repeat=5), engine="gymnasium", raw=True)
     world.reset([7])
     total, num_frames = 0.0, 0
-    for _ in range(60):
+    while num_frames < 140:  # shortly before this drive leaves the field
         result = world.step(np.array([[0.02, 0.6, 0.0]]))
         total, num_frames = total + result.reward[0], num_frames + result.num_frames[0]
     visited, num_tiles = result.facts["num_tiles"][0], result.facts["track_tiles"][0]
-    assert visited > 10
-    assert num_frames == 300
-    assert total == pytest.approx(1000 * visited / num_tiles - 0.1 * 300)
+    assert visited > 5
+    assert world.live.all()
+    assert total == pytest.approx(1000 * visited / num_tiles - 0.1 * 140)
     assert result.facts["track_share"][0] == visited / num_tiles
 
 
@@ -80,7 +80,7 @@ def test_off_road_means_that_no_wheel_touches_a_tile():
     world = make_world(WorldSpec(repeat=10), engine="gymnasium", raw=True)
     world.reset([0])
     assert not world.step(BRAKE[None]).facts["off_road"][0]
-    seen = [bool(world.step(FULL_GAS[None]).facts["off_road"][0]) for _ in range(12)]
+    seen = [bool(world.step(straight(0)[None]).facts["off_road"][0]) for _ in range(12)]
     assert seen[-1]  # straight on leaves the first bend
 
 
@@ -90,13 +90,13 @@ def test_leaving_the_field_ends_the_episode_with_minus_100_and_nothing_after():
     world.retire(np.array([False, True]))
     results = []
     while world.live.any():
-        results.append(world.step(np.stack([FULL_GAS, FULL_GAS])))
+        results.append(world.step(np.stack([straight(0)] * 2)))
     end = results[-1]
     assert end.terminated[0]
     assert not end.truncated[0]
     assert not end.facts["lap_finished"][0]
     assert end.reward[0] == pytest.approx(-100 - 0.1 * (end.num_frames[0] - 1))
-    after = world.step(np.stack([FULL_GAS, FULL_GAS]))
+    after = world.step(np.stack([straight(0)] * 2))
     assert after.terminated[0]
     assert after.reward.tolist() == [0, 0]
     assert after.num_frames.tolist() == [0, 0]
