@@ -272,7 +272,11 @@ def _unbound_on_refusal(prepared: Prepared) -> Iterator[None]:
     try:
         yield
     except (UsageError, InputMissing, InputsMismatch, EnvironmentLacks):
-        empty = not any(prepared.workspace.newest(stage.writes) for stage in _stages(prepared))
+        workspace = prepared.workspace
+        empty = not any(
+            workspace.newest(stage.writes) or workspace.partials(stage.writes)
+            for stage in _stages(prepared)
+        )
         if prepared.first and empty:
             prepared.workspace.store_settings(None)
         raise

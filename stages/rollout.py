@@ -12,6 +12,7 @@ from stages.artifacts.producing import Outcome, Plan, check_world, produce
 from stages.artifacts.shards import shard_name
 from stages.artifacts.workspace import Artifact, Workspace
 from stages.contracts import Job, Policy, World, WorldSpec, setting
+from stages.errors import UsageError
 from stages.events import Advanced, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
@@ -59,6 +60,11 @@ class RecordingTask:
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     """What this rollout would be; no parents, or the controller that drives and its models."""
+    if job.parents:
+        raise UsageError(
+            f"`wm rollout` reads no artifacts, so `--from {job.parents[0]}` says nothing.",
+            fix="To let a controller drive: --set rollout.policy=control/0001",
+        )
     parents: tuple[Artifact, ...] = ()
     if config.policy.startswith("control/"):
         control = workspace.get(config.policy)

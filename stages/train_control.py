@@ -114,8 +114,9 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
 
 def _naming(job: Job, kinds: Sequence[str]) -> Job:
     """The job without named parents that a V-only controller does not read."""
-    kept = tuple(name for name in job.parents if name.split("/")[0] in kinds or "/" not in name)
-    return replace(job, parents=kept) if set(kinds) != set(STAGE.reads) else job
+    unread = tuple(f"{kind}/" for kind in STAGE.reads if kind not in kinds)
+    kept = tuple(name for name in job.parents if not (unread and name.startswith(unread)))
+    return replace(job, parents=kept)
 
 
 def _check_engine(engine: str, vision: Artifact) -> None:
@@ -212,8 +213,11 @@ class _Hunt:
         max_steps: int,
     ) -> "list[Row]":
         """Return and frames per lane, in order; finished tasks survive a kill."""
+        from stages.control.search import digest_of
+
         chunks = list(_chunks(lanes, self.config.task_lanes))
-        rows = self.log.pending(name)
+        name = f"{name} {digest_of(np.stack([vector for vector, _ in lanes]))}"
+        rows = self.log.pending(name)  # of these very candidates
         tasks = [
             Task(key, run_lanes, self._trial(chunk, patience, max_steps))
             for key, chunk in enumerate(chunks)

@@ -210,6 +210,10 @@ def _make(
     def work(monitor: Monitor) -> Report:
         from stages.pipeline import prepare, run_stage
 
+        if num_videos:
+            from stages.artifacts.video import require_encoder
+
+            require_encoder()  # before hours of scoring
         prepared = prepare(options.workspace, options.request(named), progress=monitor)
         report = run_stage(prepared, stage, progress=monitor)
         return _with_videos(report, prepared, num_videos, monitor) if num_videos else report

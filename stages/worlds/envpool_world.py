@@ -97,7 +97,7 @@ class EnvPoolWorld:
 
 
 def _rows(returned: tuple[Any, ...], lanes: Indices, track_share: NDArray[np.float64]) -> Step:
-    """EnvPool's answer in the order of `lanes`; its rows come as the threads finish."""
+    """EnvPool's answer in the order of `lanes`, by the names that it gives its rows."""
     frames, reward, terminated, truncated, info = returned
     if not np.array_equal(info["env_id"], lanes):
         order = np.argsort(info["env_id"])

@@ -120,6 +120,24 @@ def test_retired_lanes_cost_no_engine_frames(monkeypatch):
     assert not (result.terminated | result.truncated).any()
 
 
+@pytest.mark.parametrize("engine", ["gymnasium", "envpool"])
+def test_an_earlier_step_stays_what_it_was(engine):
+    if engine == "envpool":
+        pytest.importorskip("envpool")
+    world = make_world(WorldSpec(), engine=engine, raw=True)
+    world.reset([1, 2])
+    world.retire(np.array([True, False]))
+    drive = np.stack([BRAKE, straight(2)])
+    earlier = world.step(drive)
+    kept = earlier.observation.copy(), earlier.reward.copy(), dict(earlier.facts)
+    for _ in range(20):
+        later = world.step(drive)
+    assert (later.observation[1] != kept[0][1]).any()
+    np.testing.assert_array_equal(earlier.observation, kept[0])
+    np.testing.assert_array_equal(earlier.reward, kept[1])
+    assert earlier.facts["track_share"][1] < later.facts["track_share"][1]
+
+
 def test_tile_0_is_visited_at_reset_so_the_lap_percentage_is_inert():
     env = reference()
     env.reset(seed=5)
