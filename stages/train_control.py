@@ -3,15 +3,15 @@
 The log `search.jsonl` is the search: it is replayed to resume, and kept to be read.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages import stage_named
-from stages.agents import AgentFiles, Parameters, Trial, action_spec, agent_files, run_trial
+from stages.agents import AgentFiles, Parameters, action_spec, agent_files, load_memory
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import (
@@ -23,27 +23,29 @@ from stages.artifacts.producing import (
     only,
     produce,
 )
-from stages.artifacts.weights import pack_tensors
+from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, setting
+from stages.control.schedule import Schedule
 from stages.errors import InputsMismatch
 from stages.events import Advanced, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import TASK_DEADLINE, Task
 from stages.families import WEIGHTS
 from stages.training.seeding import episode_seeds, torch_seed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stages.control.basis import Basis
     from stages.control.pilot import PilotShape
-    from stages.control.search_log import Row
 
 STAGE = stage_named("train-control")
 ALGORITHM = 1
 STATE = "search.safetensors"  # mean and step size at the end, and the vector that was selected
 METRICS = "metrics.jsonl"
+BASIS = "basis.safetensors"  # mean and directions of the space that was searched
+BASIS_STEPS = 40_000  # recorded steps from which it is computed
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,18 @@ class Config:
     )
     generations: int = setting(40, doc="generations of CMA-ES", low=1)
     population: int = setting(32, doc="candidates per generation", low=4)
-    episodes: int = setting(2, doc="episodes per candidate", low=1)
+    episodes: tuple[int, ...] = setting(
+        (2,), doc="episodes per candidate; several values share the generations equally", low=1
+    )
+    components: int = setting(
+        0, doc="search along so many principal components of what C sees; 0: every weight", low=0
+    )
     sigma: float = setting(0.1, doc="initial standard deviation", above=0.0)
+    sigma_end: float = setting(
+        0.0,
+        doc="to where sigma falls, by the same factor each generation; 0: CMA-ES adapts it",
+        low=0.0,
+    )
     covariance: str = setting("full", doc="what CMA-ES adapts", choices=("full", "diagonal"))
     common_tracks: bool = setting(True, doc="all candidates of a generation drive the same seeds")
     patience: int = setting(
@@ -80,24 +92,40 @@ class Config:
     select_episodes: int = setting(16, doc="held-out episodes of such a score", low=1)
 
     def __post_init__(self) -> None:
-        """Refuse a search whose episodes have no length."""
+        """Refuse a search whose episodes have no length or number."""
         if not self.max_steps:
             raise ValueError("max_steps is empty; [0] means to the episode's end")
+        if not self.episodes:
+            raise ValueError("episodes is empty; [1] means one per candidate")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the search reads."""
+        memory = () if self.features == "z" else ("memory",)
+        return ("vision", *memory, *(("latents",) if self.components else ()))
+
+    @property
+    def schedule(self) -> Schedule:
+        """What it does in which generation."""
+        return Schedule(
+            generations=self.generations,
+            population=self.population,
+            episodes=self.episodes,
+            max_steps=self.max_steps,
+            common_tracks=self.common_tracks,
+        )
 
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
-    """What this search would be: the settings, and the V and M that C looks through."""
-    kinds = ("vision",) if config.features == "z" else STAGE.reads
-    chosen = choose_parents(workspace, STAGE, _naming(job, kinds), kinds=kinds)
-    vision = only(chosen["vision"])
-    check_world(asdict(job.world), vision)
+    """What this search would be: the settings, V and M, and the data that C's inputs vary in."""
+    chosen = choose_parents(workspace, STAGE, _naming(job, config.kinds), kinds=config.kinds)
+    parents = [only(chosen[kind]) for kind in config.kinds]
+    vision = parents[0]
     _check_engine(job.world.engine, vision)
-    parents = [vision]
-    if "memory" in chosen:
-        memory = only(chosen["memory"])
-        check_world(asdict(job.world), memory)
-        check_same_parent(memory, vision)
-        parents.append(memory)
+    for parent in parents:
+        check_world(asdict(job.world), parent)
+        if parent is not vision:
+            check_same_parent(parent, vision)
     resolved = {"world": asdict(job.world), "control": asdict(config), "seed": job.seed}
     return Plan(STAGE, ALGORITHM, job.family, resolved, tuple(parents))
 
@@ -146,18 +174,24 @@ class _Hunt:
         from stages.control.search_log import SearchLog
 
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
-        vision, memory = parents[0], parents[1] if len(parents) > 1 else None
+        by_kind = {parent.kind: parent for parent in parents}
+        vision, memory = by_kind["vision"], by_kind.get("memory")
         self.pilot = _pilot(config)
         self.agent: AgentFiles = agent_files(vision, memory, self.pilot)
         spec = action_spec(job.world, job.world.engine)
         memory_size = memory.manifest.summary["shape"]["hidden_size"] if memory else 0
         latent_size = vision.manifest.summary["shape"]["latent_size"]
         self.shape = self.pilot.controller(latent_size, memory_size, spec.size)
+        self.basis = _basis(partial, by_kind.get("latents"), self.agent, config)
         self.search = Search(
             SearchShape(
-                num_parameters=self.shape.num_parameters,
+                num_parameters=(
+                    self.basis.searched(self.shape) if self.basis else self.shape.num_parameters
+                ),
                 population=config.population,
                 sigma=config.sigma,
+                sigma_end=config.sigma_end,
+                generations=config.generations,
                 covariance=config.covariance,
                 seed=torch_seed(job.seed, "search") % 2**32,
             )
@@ -166,8 +200,18 @@ class _Hunt:
 
     def outcome(self) -> Outcome:
         """Run to the last generation and write the payload."""
+        from stages.fleet import Fleet
+
         self.log.replay(self.search, progress=self.progress)
-        with LocalExecutor(resolve_workers(self.job.resources.workers)) as self.executor:
+        with LocalExecutor(resolve_workers(self.job.resources.workers)) as executor:
+            self.fleet = Fleet(
+                self.job.world,
+                self.agent,
+                self.config.task_lanes,
+                executor=executor,
+                log=self.log,
+                progress=self.progress,
+            )
             self._select()
             while self.search.generation < self.config.generations:
                 self._generation()
@@ -178,15 +222,15 @@ class _Hunt:
         """Ask, drive every candidate, tell, log."""
         config, number = self.config, self.search.generation
         asked = self.search.ask()
-        seeds = _tracks(config, self.job.seed, number)  # [population, episodes]
-        lanes = [(vector, seed) for vector, own in zip(asked, seeds, strict=True) for seed in own]
-        rows = self._drive(
+        seeds = config.schedule.tracks(self.job.seed, number)  # [population, episodes]
+        owned = zip(self._weights(asked), seeds, strict=True)
+        rows = self.fleet.drive(
             f"generation {number}",
-            lanes,
+            [(weights, seed) for weights, own in owned for seed in own],
             patience=config.patience,
-            max_steps=longest_episode(config, number),
+            max_steps=config.schedule.longest_in(number),
         )
-        returns = np.array([row[0] for row in rows]).reshape(config.population, config.episodes)
+        returns = np.array([row[0] for row in rows]).reshape(config.population, -1)
         fitness = returns.mean(axis=1)
         self.search.tell(fitness)
         self.log.add_generation(self.search, asked, fitness, sum(row[1] for row in rows))
@@ -198,49 +242,19 @@ class _Hunt:
         due = told > 0 and (told % config.select_every == 0 or told == config.generations)
         if due and not self.log.has_selection(told):
             seeds = episode_seeds("selection", self.job.seed, 0, config.select_episodes)
-            lanes = [(self.search.mean, seed) for seed in seeds]
-            rows = self._drive(
-                f"selection {told}", lanes, patience=0, max_steps=config.max_steps[-1]
+            weights = self._weights(self.search.mean[None])[0]
+            rows = self.fleet.drive(
+                f"selection {told}",
+                [(weights, seed) for seed in seeds],
+                patience=0,
+                max_steps=config.max_steps[-1],
             )
             self.log.add_selection(self.search, rows)
 
-    def _drive(
-        self,
-        name: str,
-        lanes: Sequence[tuple[Parameters, int]],
-        *,
-        patience: int,
-        max_steps: int,
-    ) -> "list[Row]":
-        """Return and frames per lane, in order; finished tasks survive a kill."""
-        from stages.control.search import digest_of
-
-        chunks = list(_chunks(lanes, self.config.task_lanes))
-        name = f"{name} {digest_of(np.stack([vector for vector, _ in lanes]))}"
-        rows = self.log.pending(name)  # of these very candidates
-        tasks = [
-            Task(key, run_lanes, self._trial(chunk, patience, max_steps))
-            for key, chunk in enumerate(chunks)
-            if key not in rows
-        ]
-        for finished in self.executor.run(tasks, monitor=self.progress, deadline=TASK_DEADLINE):
-            key = int(finished.key)
-            rows[key] = finished.value
-            self.log.add_pending(name, key, finished.value)
-        return [row for key in range(len(chunks)) for row in rows[key]]
-
-    def _trial(
-        self, lanes: Sequence[tuple[Parameters, int]], patience: int, max_steps: int
-    ) -> Trial:
-        return Trial(
-            world=self.job.world,
-            engine=self.job.world.engine,
-            agent=self.agent,
-            parameters=np.stack([vector for vector, _ in lanes]).astype(np.float32),
-            seeds=tuple(seed for _, seed in lanes),
-            patience=patience,
-            max_steps=max_steps,
-        )
+    def _weights(self, points: "NDArray[np.float64]") -> Parameters:
+        """All weights [n, P] of the controllers at these points of the search."""
+        weights = self.basis.expand(points, self.shape) if self.basis else points
+        return weights.astype(np.float32)
 
     def _show(self, fitness: "NDArray[np.float64]") -> None:
         scored = self.log.best_vector is not None
@@ -260,15 +274,16 @@ class _Hunt:
 
         vector = self.log.best_vector
         assert vector is not None, "the last generation is always scored"
-        weights = split_parameters(self.shape, vector[None])
+        weights = split_parameters(self.shape, self._weights(vector[None]))
         named = {name: value[0].numpy() for name, value in weights.items()}
         self.partial.write(WEIGHTS, pack_tensors(named))
         mean, sigma = self.search.mean, np.array([self.search.sigma])
         state = {"mean": mean, "selected": vector, "sigma": sigma}
         self.partial.write(STATE, pack_tensors(state))
         self.partial.write(METRICS, "".join(self.log.metrics()).encode())
+        basis = [BASIS] if self.basis else []
         return Outcome(
-            payload=[WEIGHTS, STATE, LOG, METRICS],
+            payload=[WEIGHTS, STATE, *basis, LOG, METRICS],
             summary=self._summary(),
             seeds=_seeds(self.config, self.job.seed),
         )
@@ -278,6 +293,7 @@ class _Hunt:
             "shape": asdict(self.shape),
             "pilot": asdict(self.pilot),
             "parameters": self.shape.num_parameters,
+            "searched": self.search.shape.num_parameters,
             "generations": self.search.generation,
             "frames": self.log.num_frames,
             "engine": self.job.world.engine,
@@ -300,42 +316,29 @@ def _pilot(config: Config) -> "PilotShape":
     )
 
 
-def longest_episode(config: Config, generation: int) -> int:
-    """Actions per episode at most in this generation; short ones first reward speed."""
-    place = generation * len(config.max_steps) // config.generations
-    return config.max_steps[place]
+def _basis(
+    partial: Partial, latents: Artifact | None, agent: AgentFiles, config: Config
+) -> "Basis | None":
+    """The space that is searched, computed once and kept in the partial; None: every weight."""
+    from stages.artifacts.latents import LatentSet
+    from stages.control.basis import Basis, fit_basis, inputs_of
 
-
-def _tracks(config: Config, root_seed: int, generation: int) -> list[list[int]]:
-    """Seeds of every candidate's episodes: common to a generation, or each its own."""
-    each = config.episodes
-    own = 1 if config.common_tracks else config.population
-    seeds = episode_seeds("search", root_seed, generation * each * own, each * own)
-    if config.common_tracks:
-        return [seeds] * config.population
-    return [seeds[start : start + each] for start in range(0, len(seeds), each)]
-
-
-def run_lanes(trial: Trial) -> "list[Row]":
-    """Return and engine frames of every lane; runs in a worker."""
-    return [(outcome.total_reward, outcome.num_frames) for outcome in run_trial(trial)]
-
-
-def _chunks(
-    lanes: Sequence[tuple[Parameters, int]], size: int
-) -> Iterator[list[tuple[Parameters, int]]]:
-    rest = iter(lanes)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+    if latents is None:
+        return None
+    if not partial.has(BASIS):
+        with closing(LatentSet.of([latents])) as source:
+            inputs = inputs_of(source, load_memory(agent), config.features, limit=BASIS_STEPS)
+        fitted = fit_basis(inputs, config.components, centred=config.bias)
+        partial.write(BASIS, pack_tensors(asdict(fitted)))
+    tensors, _ = unpack_tensors(partial.path / BASIS)
+    return Basis(mean=tensors["mean"], directions=tensors["directions"])
 
 
 def _seeds(config: Config, root_seed: int) -> dict[str, Any]:
-    tracks = 1 if config.common_tracks else config.population
-    per_generation = config.episodes * tracks
     return {
         "search": {
             "first": episode_seeds("search", root_seed, 0, 1)[0],
-            "count": per_generation * config.generations,
+            "count": config.schedule.num_seeds(),
         },
         "selection": {
             "first": episode_seeds("selection", root_seed, 0, 1)[0],

@@ -116,6 +116,12 @@ class Pilot:
     ) -> torch.Tensor:
         if state is None:
             return latent
-        hidden, cell = state
-        parts = (latent, cell, hidden) if self.shape.features == "zch" else (latent, hidden)
-        return torch.cat(parts, dim=1)
+        return join_features(self.shape.features, latent, *state)
+
+
+def join_features(
+    features: str, latent: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
+) -> torch.Tensor:
+    """What C sees [n, D], of z [n, Z] and M's state before the action, [n, H] each."""
+    parts = {"z": (latent,), "zh": (latent, hidden), "zch": (latent, cell, hidden)}
+    return torch.cat(parts[features], dim=1)

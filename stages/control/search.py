@@ -27,6 +27,8 @@ class SearchShape:
     population: int
     sigma: float  # initial standard deviation
     covariance: str = "full"  # full | diagonal
+    sigma_end: float = 0.0  # where a falling step size arrives; 0: CMA-ES adapts it
+    generations: int = 0  # of the whole search, for a falling step size
     seed: int = 0
 
 
@@ -54,6 +56,8 @@ class Search:
         ranked = check_fitness(fitness, generation=self.generation)
         self._strategy.tell(self._asked, list(-ranked))
         self.generation += 1
+        if self.shape.sigma_end:
+            self._strategy.sigma = falling_sigma(self.shape, self.generation)
 
     def replay(self, fitness: Sequence[float], digest: str) -> None:
         """Ask, compare with the digest logged at that generation, and tell the logged fitness."""
@@ -76,7 +80,13 @@ class Search:
         return float(self._strategy.sigma)
 
 
-def digest_of(population: NDArray[np.float64]) -> str:
+def falling_sigma(shape: SearchShape, generation: int) -> float:
+    """The step size after so many generations, falling by the same factor in each."""
+    share = min(1.0, generation / shape.generations)
+    return float(shape.sigma * (shape.sigma_end / shape.sigma) ** share)
+
+
+def digest_of(population: NDArray[np.floating]) -> str:
     """sha256 of the asked matrix, as logged."""
     return hashlib.sha256(np.ascontiguousarray(population).tobytes()).hexdigest()
 

@@ -128,3 +128,31 @@ def test_a_generation_that_is_mostly_bad_stops_the_search(bad):
 def test_too_small_a_population_is_refused():
     with pytest.raises(UsageError, match=r"control\.population = 3"):
         Search(shape(population=3))
+
+
+def test_a_falling_step_size_arrives_where_it_should():
+    search = Search(shape(sigma=0.4, sigma_end=0.1, generations=8))
+    found = [search.sigma]
+    for _ in range(8):
+        asked = search.ask()
+        search.tell(-sphere(asked))
+        found.append(search.sigma)
+    np.testing.assert_allclose(found, 0.4 * 0.25 ** (np.arange(9) / 8), rtol=1e-12)
+
+
+def test_a_falling_step_size_is_what_candidates_are_drawn_with():
+    search = Search(
+        shape(num_parameters=200, population=40, sigma=0.4, sigma_end=0.004, generations=1)
+    )
+    search.tell(-np.arange(40.0) * 0 - sphere(search.ask()))
+    spread = (search.ask() - search.mean).std()
+    assert 0.002 < spread < 0.008
+
+
+def test_a_falling_step_size_is_replayed():
+    whole = Search(shape(sigma_end=0.05, generations=9))
+    log = run(whole, ellipsoid, 9)
+    resumed = Search(shape(sigma_end=0.05, generations=9))
+    for fitness, digest in log[:4]:
+        resumed.replay(fitness, digest)
+    assert run(resumed, ellipsoid, 5) == log[4:]
