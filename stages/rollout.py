@@ -18,6 +18,7 @@ from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import TASK_DEADLINE, Task
 from stages.training.seeding import episode_seeds
+from stages.worlds.making import check_random_start
 
 STAGE = stage_named("rollout")
 ALGORITHM = 1
@@ -41,6 +42,9 @@ class Config:
         0, doc="end an episode after so many actions without reward; 0: never", low=0
     )
     max_steps: int = setting(0, doc="actions per episode at most; 0: to its end", low=0)
+    random_start: bool = setting(
+        False, doc="begin anywhere on the track (CarRacing), so that all of it is seen"
+    )
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class RecordingTask:
     seeds: tuple[int, ...]
     patience: int
     max_steps: int
+    random_start: bool
 
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
@@ -65,6 +70,8 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
             f"`wm rollout` reads no artifacts, so `--from {job.parents[0]}` says nothing.",
             fix="To let a controller drive: --set rollout.policy=control/0001",
         )
+    if config.random_start:
+        check_random_start(job.world.env, job.world.engine)
     parents: tuple[Artifact, ...] = ()
     if config.policy.startswith("control/"):
         control = workspace.get(config.policy)
@@ -110,6 +117,7 @@ def recording_tasks(
                 seeds=tuple(part[start : start + config.task_episodes]),
                 patience=config.patience,
                 max_steps=config.max_steps,
+                random_start=config.random_start,
             )
             number += 1
 
@@ -123,7 +131,8 @@ def record_shard(task: RecordingTask) -> int:
 
     policy = "controller" if task.agent else task.policy  # its id differs between workspaces
     writer = EpisodeShardWriter(engine=task.engine, env=task.world.env, policy=policy)
-    with closing(make_world(task.world, engine=task.engine)) as world:
+    made = make_world(task.world, engine=task.engine, random_start=task.random_start)
+    with closing(made) as world:
         drive(
             world,
             _policy(task, world),

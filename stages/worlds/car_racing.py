@@ -21,9 +21,23 @@ FACTS: Mapping[str, type] = {
 
 
 class UndrawnCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium is untyped here
-    """CarRacing that draws its observation only while `drawing` is true."""
+    """CarRacing that draws its observation only while `drawing` is true.
+
+    With `random_start` an episode begins at a tile drawn from its seed, so that recordings show
+    all of the track; the track itself stays that of the seed.
+    """
 
     drawing = True
+    random_start = False
+    track: list[Any]  # gymnasium sets it in reset
+
+    def _create_track(self) -> Any:
+        made = super()._create_track()
+        if made and self.random_start:
+            # The car is put on the first entry; nothing else but the length is read from the list.
+            first = int(self.np_random.integers(len(self.track)))
+            self.track = self.track[first:] + self.track[:first]
+        return made
 
     def _render(self, mode: str) -> Any:
         if mode == "state_pixels" and not self.drawing:

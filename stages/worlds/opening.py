@@ -15,13 +15,18 @@ from stages.worlds.gymnasium_world import Lane
 from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE
 
 
-def open_lane(env: str, *, max_frames: int = 0, culled: bool = False) -> Lane:
+def open_lane(
+    env: str, *, max_frames: int = 0, culled: bool = False, random_start: bool = False
+) -> Lane:
     """One lane of the environment; `max_frames` replaces its own time limit unless 0.
 
-    With `culled` CarRacing draws the same frames with less work.
+    With `culled` CarRacing draws the same frames with less work; with `random_start` its episodes
+    begin anywhere on the track.
     """
     if env.startswith("CarRacing"):
-        return _open_car_racing(env, max_frames, culled=culled)
+        lane = _open_car_racing(env, max_frames, culled=culled)
+        lane.env.unwrapped.random_start = random_start
+        return lane
     _register_atari()
     return Lane(_make(_spec(env), max_frames))
 
