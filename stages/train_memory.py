@@ -13,6 +13,8 @@ from stages.contracts import Job, setting
 from stages.errors import InputsMismatch
 from stages.events import Monitor, Noted, Report
 from stages.families import WEIGHTS, build_memory
+from stages.training.precision import DOC as PRECISION
+from stages.training.precision import PRECISIONS, training_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from stages.training.session import Session
 
 STAGE = stage_named("train-memory")
-ALGORITHM = 1
+ALGORITHM = 2
 HELD_OUT_STEP = 1 << 40  # noise of held-out batches: beyond every training step
 MAX_BASELINE_STEPS = 50_000  # transitions on which the baselines are fitted and scored
 
@@ -47,6 +49,7 @@ class Config:
     final_rate: float = setting(0.0, doc="what the rate falls to", low=0)
     rate_decay: float = setting(1.0, doc="factor of the rate per step", above=0, high=1)
     clip: float = setting(1.0, doc="bound of each gradient element; 0: none", low=0)
+    precision: str = setting("auto", doc=PRECISION, choices=PRECISIONS)
     held_out: float = setting(0.1, doc="share of the episodes kept for testing", low=0, high=0.9)
     log_every: int = setting(50, doc="steps per line of metrics", low=1)
 
@@ -165,14 +168,15 @@ def _loss(
     seed: int,
 ) -> "Callable[[int], dict[str, torch.Tensor]]":
     """The loss of a training step: a function of the step and the model alone."""
-    from stages.memory.losses import draw_sequences, memory_loss, predict
+    from stages.memory.losses import draw_sequences, training_loss
+
+    dtype = training_dtype(config.precision)
 
     def loss(step: int) -> "dict[str, torch.Tensor]":
         found = batch(step)
         noise = found.noise(seed=seed, step=step)
         sequences = draw_sequences(found, noise, device=session.device)
-        prediction, _ = predict(model, sequences)
-        return memory_loss(prediction, sequences, end_weight=config.end_weight)
+        return training_loss(model, sequences, dtype=dtype, end_weight=config.end_weight)
 
     return loss
 

@@ -20,6 +20,8 @@ from stages.artifacts.workspace import Workspace
 from stages.contracts import Frames, Job, setting
 from stages.events import Monitor, Noted, Report
 from stages.families import WEIGHTS, build_vision
+from stages.training.precision import DOC as PRECISION
+from stages.training.precision import PRECISIONS, training_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from stages.vision.vae import VAE
 
 STAGE = stage_named("train-vision")
-ALGORITHM = 1
+ALGORITHM = 2
 PICTURE = "reconstructions.png"  # originals above what V makes of them
 TRAVERSAL = "traversal.png"  # a frame while single latent dimensions move
 NUM_PICTURED = 12  # frames in the first picture
@@ -46,6 +48,7 @@ class Config:
     steps: int = setting(1000, doc="training steps", low=1)
     batch_size: int = setting(100, doc="frames per step", low=2)
     learning_rate: float = setting(1e-4, doc="of Adam, constant", above=0)
+    precision: str = setting("auto", doc=PRECISION, choices=PRECISIONS)
     held_out: float = setting(0.1, doc="share of the episodes kept for testing", low=0, high=0.9)
     held_out_frames: int = setting(2048, doc="frames of them that are scored", low=16)
     log_every: int = setting(50, doc="steps per line of metrics", low=1)
@@ -139,11 +142,13 @@ def _loss(
     from stages.training.device import torch_generator
     from stages.vision.losses import vae_loss
 
+    dtype = training_dtype(config.precision)
+
     def loss(step: int) -> dict[str, torch.Tensor]:
         frames = to_float(batch(step), session.device)
         random = torch_generator(seed, "vision-noise", step, device=session.device)
         noise = torch.randn(len(frames), model.latent_size, generator=random, device=session.device)
-        return vae_loss(model(frames, noise), frames, kl_floor=config.kl_floor)
+        return vae_loss(model(frames, noise, dtype=dtype), frames, kl_floor=config.kl_floor)
 
     return loss
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from stages.memory.lstm import State
 from stages.memory.mdn_rnn import MDNRNN
 from stages.memory.mixture import Prediction, log_likelihood
+from stages.memory.mixture_nll import mixture_nll
 from stages.training.latents import draw
 
 
@@ -99,6 +100,32 @@ def predict(
     return model.heads(h), state
 
 
+def training_loss(
+    model: MDNRNN,
+    batch: Sequences,
+    *,
+    dtype: torch.dtype = torch.float32,
+    end_weight: float = 10.0,
+) -> dict[str, Tensor]:
+    """`memory_loss` of what M predicts, at less cost; matrix products are of this precision."""
+    h, _ = model.unroll(batch.z[:, :-1], batch.actions, None, batch.restart, dtype=dtype)
+    share = batch.mask / batch.mask.sum().clamp(min=1)  # [B, T]
+    parts = {
+        "nll": mixture_nll(
+            h.flatten(0, 1),
+            model.head.weight,
+            model.head.bias,
+            batch.z[:, 1:].flatten(0, 1),
+            share.flatten(),
+            min_log_sigma=model.shape.min_log_sigma,
+        )
+    }
+    reward, end_logit = model.other_heads(h)
+    others = _other_errors(reward, end_logit, batch, end_weight)
+    parts |= {name: _masked_mean(error, batch.mask) for name, error in others.items()}
+    return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+
 def memory_loss(
     prediction: Prediction, batch: Sequences, *, end_weight: float = 10.0
 ) -> dict[str, Tensor]:
@@ -120,14 +147,20 @@ def step_errors(
     `nll` is the mean over latent dimensions of -log p(z[t+1]), `reward` the squared error, `end`
     the binary cross-entropy in which steps that end weigh `end_weight` times.
     """
-    errors = {"nll": -log_likelihood(prediction, batch.z[:, 1:]).mean(-1)}
-    if prediction.reward is not None:
-        errors["reward"] = (prediction.reward - _given(batch.rewards, "rewards")).square()
-    if prediction.end_logit is not None:
+    others = _other_errors(prediction.reward, prediction.end_logit, batch, end_weight)
+    return {"nll": -log_likelihood(prediction, batch.z[:, 1:]).mean(-1), **others}
+
+
+def _other_errors(
+    reward: Tensor | None, end_logit: Tensor | None, batch: Sequences, end_weight: float
+) -> dict[str, Tensor]:
+    """`step_errors` of the heads that there are besides the mixture's."""
+    errors = {}
+    if reward is not None:
+        errors["reward"] = (reward - _given(batch.rewards, "rewards")).square()
+    if end_logit is not None:
         ends = _given(batch.ends, "ends")
-        entropy = functional.binary_cross_entropy_with_logits(
-            prediction.end_logit, ends, reduction="none"
-        )
+        entropy = functional.binary_cross_entropy_with_logits(end_logit, ends, reduction="none")
         errors["end"] = (1 + (end_weight - 1) * ends) * entropy
     return errors
 

@@ -44,16 +44,24 @@ class LSTM(nn.Module):
         return h[:num_rows], c[:num_rows]
 
     def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-        """T steps [B, T, I] by torch's fused kernel: h [B, T, H] after each, and the last state."""
-        weights = [self.weight_ih, self.weight_hh, self.bias, self.offset]
-        start = [part.unsqueeze(0).contiguous() for part in state]
+        """T steps [B, T, I] by torch's fused kernel: h [B, T, H] after each, and the last state.
+
+        Computes in the precision of the inputs, whatever that of the weights; h is of it too.
+        """
+        dtype = inputs.dtype
+        weight_ih: Tensor = self.weight_ih
+        if dtype != weight_ih.dtype and inputs.shape[-1] % 2:
+            # oneDNN's kernels for matrix units want pairs: the pass is five times slower without.
+            inputs, weight_ih = functional.pad(inputs, (0, 1)), functional.pad(weight_ih, (0, 1))
+        weights = [w.to(dtype) for w in (weight_ih, self.weight_hh, self.bias, self.offset)]
+        start = [part.to(dtype).unsqueeze(0).contiguous() for part in state]
         with warnings.catch_warnings():
             # cuDNN wants the weights in one buffer and copies them there: about 1 MB per call.
             warnings.filterwarnings("ignore", message="RNN module weights are not part of single")
             hidden, h, c = torch.lstm(
                 inputs, start, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True
             )
-        return hidden, (h.squeeze(0), c.squeeze(0))
+        return hidden, (h.squeeze(0).float(), c.squeeze(0).float())
 
 
 def _padded(rows: Tensor) -> Tensor:

@@ -73,14 +73,21 @@ class MDNRNN(nn.Module):
         return self.lstm.step(self._inputs(z, a, restart), state)
 
     def unroll(
-        self, z: Tensor, a: Tensor, state: State | None = None, restart: Tensor | None = None
+        self,
+        z: Tensor,
+        a: Tensor,
+        state: State | None = None,
+        restart: Tensor | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, State]:
         """T steps: z [B, T, Z], a [B, T, A] to h [B, T, H] after each step, and the last state.
 
         No state means zeros. `restart` bool [B, T] as in `advance`. Fastest where restarts are
-        rare after the first step: the sequence is cut wherever a lane restarts.
+        rare after the first step: the sequence is cut wherever a lane restarts. `dtype` is the
+        precision of the products, and of h; the state is float32.
         """
-        inputs = self._inputs(z, a, restart)
+        inputs = self._inputs(z, a, restart).to(dtype)
         state = self.initial_state(len(z)) if state is None else state
         if restart is None:
             return self.lstm.sequence(inputs, state)
@@ -98,13 +105,20 @@ class MDNRNN(nn.Module):
             h = h.float()
             raw = self.head(h).unflatten(-1, (3, self.shape.latent_size, self.shape.num_mixtures))
             logit, mean, log_sigma = raw.unbind(-3)  # [..., Z, K] each
+            reward, end_logit = self.other_heads(h)
             return Prediction(
                 log_weight=functional.log_softmax(logit, dim=-1),
                 mean=mean,
                 log_sigma=log_sigma.clamp(min=self.shape.min_log_sigma),
-                reward=None if self.reward_head is None else self.reward_head(h).squeeze(-1),
-                end_logit=None if self.end_head is None else self.end_head(h).squeeze(-1),
+                reward=reward,
+                end_logit=end_logit,
             )
+
+    def other_heads(self, h: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Reward and end logit [...] of h [..., H], in float32; None where there is no head."""
+        heads = (self.reward_head, self.end_head)
+        reward, end = (None if head is None else head(h.float()).squeeze(-1) for head in heads)
+        return reward, end
 
     def num_parameters(self) -> int:
         """How many numbers are trained, which is how many are saved."""

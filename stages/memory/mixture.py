@@ -43,6 +43,12 @@ def log_likelihood(prediction: Prediction, z: Tensor) -> Tensor:
         return torch.logsumexp(log_weight + log_density, dim=-1)
 
 
+def check_temperature(temperature: float) -> None:
+    """Refuse what is not a finite number from 0 up."""
+    if not temperature >= 0 or math.isinf(temperature):
+        raise UsageError(f"temperature = {temperature} is not a number from 0 up.")
+
+
 def sample(
     prediction: Prediction, *, uniform: Tensor, noise: Tensor, temperature: float = 1.0
 ) -> Tensor:
@@ -52,8 +58,7 @@ def sample(
     sigma * sqrt(tau) * noise: the variance, not sigma, is proportional to tau. At 0 it is the
     mean of the likeliest component.
     """
-    if not temperature >= 0 or math.isinf(temperature):
-        raise UsageError(f"temperature = {temperature} is not a number from 0 up.")
+    check_temperature(temperature)
     chosen = _component(prediction.log_weight, uniform, temperature)  # [..., Z, 1]
     mean = prediction.mean.gather(-1, chosen).squeeze(-1)
     sigma = prediction.log_sigma.gather(-1, chosen).squeeze(-1).exp()

@@ -48,11 +48,11 @@ class FrameSource(Protocol):
 
 
 def to_float(frames: Frames, device: torch.device) -> torch.Tensor:
-    """uint8 [B, H, W, C] in 0..255 to float32 [B, C, H, W] in [0, 1]."""
+    """uint8 [B, H, W, C] in 0..255 to float32 [B, C, H, W] in [0, 1], channels last in memory."""
     assert frames.dtype == np.uint8, f"frames are {frames.dtype}"
     assert frames.ndim == 4, f"frames have shape {frames.shape}"
     moved = torch.from_numpy(np.ascontiguousarray(frames)).to(device)
-    return moved.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+    return moved.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
 def split_episodes(

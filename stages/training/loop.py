@@ -119,7 +119,7 @@ class _Trainer:
         self.step = 0
         self._model, self._loss, self._plan = model, loss, plan
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._adam = torch.optim.Adam(self._trained.values(), lr=plan.learning_rate)
+        self._adam = torch.optim.Adam(self._trained.values(), lr=plan.learning_rate, fused=True)
         self._sums: dict[str, float] = {}
 
     def advance(self, saved_step: int) -> float:
@@ -183,7 +183,7 @@ class _Trainer:
             return
         for name, parameter in self._trained.items():
             self._adam.state[parameter] = {
-                "step": torch.tensor(float(state.step)),
+                "step": torch.tensor(float(state.step), device=parameter.device),
                 "exp_avg": _like(parameter, state.tensors[MEAN + name]),
                 "exp_avg_sq": _like(parameter, state.tensors[SQUARE + name]),
             }

@@ -4,7 +4,6 @@ A batch is a function of (seed, step) alone, so that a resumed run needs only it
 Axes as in contracts.py; an episode or window of T steps has T + 1 latents.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from stages.artifacts.latents import LatentRecord
 from stages.training.seeding import generator
 
-CACHE_BYTES = 512 * 2**20  # of episodes kept in memory: about 3 million frames at Z = 32
+POOL = 2**17  # steps of the episodes that windows are drawn from at a time: 20 MB at Z = 32
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
@@ -58,7 +57,9 @@ class SequenceBatches:
 
     With `window` 0 they are whole episodes, every one once per epoch, epochs without a gap. Else
     they are `window` steps long and begin anywhere in an episode that is long enough; an episode
-    is chosen as often as its number of steps says, and a short one is padded.
+    is chosen as often as its number of steps says, and a short one is padded. Memory is bounded:
+    windows come from pools of about `pool` steps. A pool serves as many batches as it has steps
+    for, and the pools of an epoch hold every episode once, shuffled.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class SequenceBatches:
         batch_size: int,
         window: int,
         seed: int,
+        pool: int = POOL,
     ) -> None:
         assert len(episodes) > 0, "batches of no episodes"
         self.batch_size = batch_size
@@ -76,9 +78,10 @@ class SequenceBatches:
         self._seed = seed
         self._episodes = np.array(sorted(episodes), dtype=np.int64)
         self._lengths = np.asarray(source.lengths, dtype=np.int64)[self._episodes]
-        self._stops = np.cumsum(self._lengths)
         self._reader = _Reader(source)
         self.num_steps = int(self._lengths.sum())  # of all episodes together
+        self._pool_size = pool
+        self._epoch: tuple[int, int, list[_Pool]] | None = None  # number, first step, pools
 
     def batch(self, step: int) -> SequenceBatch:
         """The batch of training step `step` (from 0)."""
@@ -97,13 +100,54 @@ class SequenceBatches:
         return generator(self._seed, "episodes", epoch).permutation(len(self._episodes))
 
     def _random_windows(self, step: int) -> list[Window]:
+        chosen_from = self._pool(step)
+        self._reader.keep(self._episodes[chosen_from].tolist())
+        stops = np.cumsum(self._lengths[chosen_from])
         random = generator(self._seed, "windows", step)
-        ticket = random.integers(0, self.num_steps, size=self.batch_size)
-        chosen = np.searchsorted(self._stops, ticket, side="right")
+        ticket = random.integers(0, stops[-1], size=self.batch_size)
+        chosen = chosen_from[np.searchsorted(stops, ticket, side="right")]
         lengths = np.minimum(self._lengths[chosen], self.window)
         starts = random.integers(0, self._lengths[chosen] - lengths + 1)
         columns = (self._episodes[chosen].tolist(), starts.tolist(), lengths.tolist())
         return list(zip(*columns, strict=True))
+
+    def _pool(self, step: int) -> NDArray[np.int64]:
+        """Places, among the episodes, of those that the windows of this step come from."""
+        if self.num_steps <= self._pool_size:
+            return np.arange(len(self._episodes))
+        if self._epoch is None or step < self._epoch[1]:
+            self._epoch = (0, 0, self._cut(0))
+        number, first, pools = self._epoch
+        while step >= first + sum(pool.num_batches for pool in pools):
+            first += sum(pool.num_batches for pool in pools)
+            number += 1
+            pools = self._cut(number)
+        self._epoch = (number, first, pools)
+        ends = first + np.cumsum([pool.num_batches for pool in pools])
+        return pools[int(np.searchsorted(ends, step, side="right"))].places
+
+    def _cut(self, epoch: int) -> "list[_Pool]":
+        """The pools of an epoch: its episodes in their order, cut where `pool` steps are full."""
+        order = self._order(epoch)
+        numbers = (np.cumsum(self._lengths[order]) - 1) // self._pool_size
+        cuts = np.flatnonzero(np.diff(numbers)) + 1
+        parts = np.split(order, cuts)
+        steps = np.cumsum([int(self._lengths[part].sum()) for part in parts])
+        # Rounded together, so that no pool is favoured: a small one may serve no batch at all.
+        ends = np.round(steps / (self.batch_size * self.window)).astype(np.int64)
+        ends[-1] = max(ends[-1], 1)
+        return [
+            _Pool(np.sort(part), int(count))
+            for part, count in zip(parts, np.diff(ends, prepend=0), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Episodes that windows are drawn from for some batches."""
+
+    places: NDArray[np.int64]
+    num_batches: int
 
 
 def in_order_sequences(
@@ -119,12 +163,18 @@ def in_order_sequences(
 
 
 class _Reader:
-    """Reads windows of episodes and keeps the episodes used last, up to CACHE_BYTES."""
+    """Reads windows of episodes and keeps the episodes that it is told to keep, once read."""
 
     def __init__(self, source: LatentSource) -> None:
         self._source = source
-        self._kept: OrderedDict[int, LatentRecord] = OrderedDict()
-        self._num_bytes = 0
+        self._wanted: frozenset[int] = frozenset()
+        self._kept: dict[int, LatentRecord] = {}
+
+    def keep(self, episodes: Sequence[int]) -> None:
+        """Keep these episodes in memory from their first use on, and forget all others."""
+        if len(episodes) != len(self._wanted) or not self._wanted.issuperset(episodes):
+            self._wanted = frozenset(episodes)
+            self._kept = {n: record for n, record in self._kept.items() if n in self._wanted}
 
     def gather(self, windows: Sequence[Window], *, num_steps: int) -> SequenceBatch:
         """The windows as one batch, padded with zeros to `num_steps`."""
@@ -146,18 +196,11 @@ class _Reader:
 
     def _episode(self, number: int) -> LatentRecord:
         if number in self._kept:
-            self._kept.move_to_end(number)
             return self._kept[number]
         record = self._source.episode(number)
-        self._kept[number] = record
-        self._num_bytes += _num_bytes(record)
-        while self._num_bytes > CACHE_BYTES and len(self._kept) > 1:
-            self._num_bytes -= _num_bytes(self._kept.popitem(last=False)[1])
+        if number in self._wanted:
+            self._kept[number] = record
         return record
-
-
-def _num_bytes(record: LatentRecord) -> int:
-    return record.mu.nbytes + record.logvar.nbytes + record.actions.nbytes + record.rewards.nbytes
 
 
 def _fill(batch: SequenceBatch, row: int, record: LatentRecord, start: int, count: int) -> None:

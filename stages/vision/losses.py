@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stages.contracts import Frames
 from stages.training.batches import to_float
+from stages.vision import layers
 from stages.vision.vae import FRAME_SHAPE, VAE, Reconstruction
 
 NUM_VALUES = math.prod(FRAME_SHAPE)  # 12,288
@@ -47,7 +48,7 @@ def vae_loss(made: Reconstruction, frames: Tensor, *, kl_floor: float = 0.5) -> 
     sample below it sends no KL gradient, whatever the rest of the batch does.
     """
     with torch.autocast(frames.device.type, enabled=False):
-        reconstruction = squared_error(made.frames, frames).mean()
+        reconstruction = layers.squared_error(made.frames, frames).mean()
         kl = kl_divergence(made.mu, made.logvar)  # [B]
         floored = kl.clamp(min=kl_floor * made.mu.shape[1]).mean()
         return {

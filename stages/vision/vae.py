@@ -16,6 +16,13 @@ from stages.errors import UsageError
 from stages.training.batches import to_float
 from stages.training.initial import initialise
 from stages.training.latents import draw
+from stages.vision.layers import (
+    convolve,
+    convolve_small,
+    deconvolve,
+    deconvolve_small,
+    dense_image,
+)
 
 FRAME_SIZE = 64  # the kernels fit no other size
 FRAME_SHAPE = (FRAME_SIZE, FRAME_SIZE, 3)  # H, W, C
@@ -54,6 +61,15 @@ class Encoder(nn.Module):
         self.mu = nn.Linear(FLAT, latent_size)
         self.logvar = nn.Linear(FLAT, latent_size)
 
+    def train_forward(self, frames: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """`forward` with cheaper gradients; convolutions of this precision, the rest float32."""
+        signal = frames.to(dtype, memory_format=torch.channels_last)  # [B, 3, 64, 64]
+        for layer in (self.conv1, self.conv2, self.conv3):
+            signal = functional.relu(convolve(signal, *_parameters(layer)), inplace=True)
+        signal = functional.relu(convolve_small(signal, *_parameters(self.conv4)))
+        flat = signal.flatten(1).float()  # [B, 1024]
+        return self.mu(flat), self.logvar(flat)
+
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames [B, 3, 64, 64] in 0..1 to mu and logvar, [B, Z] each."""
         # Colours last in memory, as frames are recorded: a tenth faster on the CPU.
@@ -76,6 +92,14 @@ class Decoder(nn.Module):
         self.deconv2 = nn.ConvTranspose2d(128, 64, 5, stride=2)
         self.deconv3 = nn.ConvTranspose2d(64, 32, 6, stride=2)
         self.deconv4 = nn.ConvTranspose2d(32, 3, 6, stride=2)
+
+    def train_forward(self, latents: Tensor, dtype: torch.dtype) -> Tensor:
+        """`forward` with cheaper gradients; convolutions of this precision, the rest float32."""
+        flat = self.dense(latents).to(dtype)  # [B, 1024]
+        signal = functional.relu(dense_image(flat, *_parameters(self.deconv1)))
+        signal = functional.relu(deconvolve_small(signal, *_parameters(self.deconv2)), inplace=True)
+        signal = functional.relu(deconvolve(signal, *_parameters(self.deconv3)), inplace=True)
+        return torch.sigmoid(deconvolve(signal, *_parameters(self.deconv4)).float())
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents [B, Z] to frames [B, 3, 64, 64] in 0..1, float32 also under autocast."""
@@ -116,14 +140,25 @@ class VAE(nn.Module):
         frames: Tensor = self.decoder(latents)
         return frames
 
-    def forward(self, frames: Tensor, noise: Tensor) -> Reconstruction:
-        """Encode, draw z with standard normal `noise` [B, Z], decode."""
-        mu, logvar = self.encode(frames)
-        return Reconstruction(self.decode(draw(mu, logvar, noise)), mu, logvar)
+    def forward(
+        self, frames: Tensor, noise: Tensor, *, dtype: torch.dtype = torch.float32
+    ) -> Reconstruction:
+        """Encode, draw z with standard normal `noise` [B, Z], decode: for training.
+
+        Convolutions are of precision `dtype`, all else, the weights included, is float32.
+        """
+        check_frame_shape((*frames.shape[2:], frames.shape[1]))
+        mu, logvar = self.encoder.train_forward(frames, dtype)
+        made = self.decoder.train_forward(draw(mu, logvar, noise), dtype)
+        return Reconstruction(made, mu, logvar)
 
     def num_parameters(self) -> int:
         """How many numbers are trained."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    return layer.get_parameter("weight"), layer.get_parameter("bias")
 
 
 @torch.inference_mode()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from training_samples import latent_records, latent_set
 
-from stages.training import sequences
 from stages.training.sequences import SequenceBatches, in_order_sequences
 
 LENGTHS = [5, 12, 1, 30, 8, 3, 17]
@@ -92,18 +91,39 @@ def test_windows_begin_everywhere_and_as_often_as_episodes_are_long(source, reco
         assert abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / found.total())
 
 
+@pytest.mark.parametrize("pool", [1, 20, 10_000])
 @pytest.mark.parametrize("window", [0, 7])
-def test_a_batch_depends_on_seed_and_step_alone(source, window, monkeypatch):
+def test_a_batch_depends_on_seed_and_step_alone(source, window, pool):
     def fresh(seed):
-        return SequenceBatches(source, TRAIN, batch_size=4, window=window, seed=seed)
+        return SequenceBatches(source, TRAIN, batch_size=4, window=window, seed=seed, pool=pool)
 
     used = fresh(1)
-    for step in (3, 0, 9, 3, 1):
+    for step in (3, 0, 9, 3, 1, 40, 2):
         assert np.array_equal(used.batch(step).mu, fresh(1).batch(step).mu)
-    monkeypatch.setattr(sequences, "CACHE_BYTES", 1)  # forgets every episode at once
-    for step in (9, 3):
-        assert np.array_equal(fresh(1).batch(step).mu, used.batch(step).mu)
     assert fresh(1).batch(0).mu.tobytes() != fresh(2).batch(0).mu.tobytes()
+
+
+def test_windows_from_small_pools_are_as_fair_as_from_one(source, records):
+    batches = SequenceBatches(source, TRAIN, batch_size=1, window=7, seed=3, pool=20)
+    found = Counter(
+        place for step in range(6000) for place in places_of(batches.batch(step), records)
+    )
+    assert set(found) == {(e, s) for e in TRAIN for s in range(max(0, LENGTHS[e] - 7) + 1)}
+    total = sum(LENGTHS[e] for e in TRAIN)
+    for episode in TRAIN:
+        share = sum(n for (e, _), n in found.items() if e == episode) / found.total()
+        assert abs(share - LENGTHS[episode] / total) < 0.03
+
+
+def test_no_more_than_a_pool_of_episodes_is_kept(source):
+    batches = SequenceBatches(source, TRAIN, batch_size=4, window=7, seed=3, pool=20)
+    reader = batches._reader
+    kept = []
+    for step in range(60):
+        batches.batch(step)
+        kept.append(frozenset(reader._kept))
+        assert sum(LENGTHS[episode] for episode in reader._kept) <= 20 + max(LENGTHS)
+    assert len(set(kept)) > 5, "the pool never changed"
 
 
 def test_a_time_limit_is_no_end(source, records):
