@@ -5,26 +5,32 @@ What crosses to a worker is plain: paths whose digests have been checked, shapes
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.artifacts.agent_folder import CONTROL, MEMORY, VISION, AgentFolder
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.weights import check_shapes, unpack_tensors
 from stages.artifacts.workspace import Workspace
-from stages.contracts import ActionSpec, EpisodeOutcome, World, WorldSpec
+from stages.contracts import ActionSpec, EpisodeOutcome, SettingRule, World, WorldSpec
+from stages.errors import ArtifactDamaged, UsageError
 from stages.families import WEIGHTS, build_memory, build_vision, load_into
+from stages.settings.values import convert
 
 if TYPE_CHECKING:
+    from stages.control.controllers import ControllerShape
     from stages.control.pilot import Pilot, PilotShape
-    from stages.memory.mdn_rnn import MDNRNN
+    from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
     from stages.vision.vae import VAE
 
 Parameters = NDArray[np.floating]
+Record = TypeVar("Record")
+MODELS = ("vision", "memory")
 
 
 @dataclass(frozen=True)
@@ -89,13 +95,23 @@ def agent_files(vision: Artifact, memory: Artifact | None, pilot: "PilotShape") 
 
 
 def lineage(workspace: Workspace, control: Artifact) -> tuple[Artifact, ...]:
-    """A controller's artifact followed by the vision and the memory that it was searched with."""
-    models = [workspace.resolve(parent) for parent in control.manifest.parents]
-    return (control, *models)
+    """A controller's artifact followed by the vision and the memory that it was searched with.
+
+    A packed agent stands alone.
+    """
+    if isinstance(control, AgentFolder):
+        return (control,)
+    named = [parent for parent in control.manifest.parents if parent.kind in MODELS]
+    return (control, *(workspace.resolve(parent) for parent in named))
 
 
 def trained_agent(workspace: Workspace, control: Artifact) -> tuple[AgentFiles, Parameters]:
-    """The agent of a control artifact: the files of V and M, and the parameters [P] of its C."""
+    """The agent of a control artifact: the files of V and M, and the parameters [P] of its C.
+
+    Instead of the artifact it may be a packed agent.
+    """
+    if isinstance(control, AgentFolder):
+        return packed_agent(control)
     from stages.control.controllers import ControllerShape, join_parameters
     from stages.control.pilot import PilotShape
 
@@ -110,17 +126,95 @@ def trained_agent(workspace: Workspace, control: Artifact) -> tuple[AgentFiles, 
     return files, join_parameters(shape, tensors)
 
 
+def packed_agent(agent: AgentFolder) -> tuple[AgentFiles, Parameters]:
+    """The files of V and M in a packed agent, and the parameters [P] of its C.
+
+    Its manifest may come from anywhere: what it says is held against the files, whose digests are
+    checked, before anything of such a size is built.
+    """
+    from stages.control.controllers import join_parameters
+    from stages.vision.vae import FLAT
+
+    pilot, latent_size, memory, controller = _described(agent)
+    _check_some(agent, VISION, {"encoder.mu.weight": (latent_size, FLAT)})
+    if memory is not None:
+        units, outputs = memory.hidden_size, 3 * memory.latent_size * memory.num_mixtures
+        lstm = {"lstm.weight_ih": (4 * units, memory.num_inputs)}
+        _check_some(agent, MEMORY, {**lstm, "head.weight": (outputs, units)})
+    tensors, _ = unpack_tensors(agent.file(CONTROL))
+    check_shapes(tensors, controller.tensors, source=f"{agent.id}/{CONTROL}")
+    files = AgentFiles(
+        vision=str(agent.path / VISION),
+        vision_digest=agent.entry(VISION).sha256,
+        vision_shape={"latent_size": latent_size},
+        memory=str(agent.path / MEMORY) if memory else None,
+        memory_digest=agent.entry(MEMORY).sha256 if memory else "",
+        memory_shape=asdict(memory) if memory else None,
+        pilot=pilot,
+    )
+    return files, join_parameters(controller, tensors)
+
+
+def _described(
+    agent: AgentFolder,
+) -> "tuple[PilotShape, int, MDNRNNShape | None, ControllerShape]":
+    """Pilot, Z, M and C as the manifest describes them; ArtifactDamaged when they do not fit."""
+    from stages.control.controllers import ControllerShape
+    from stages.control.pilot import PilotShape
+    from stages.memory.mdn_rnn import MDNRNNShape
+
+    summary = agent.manifest.summary
+    try:
+        shapes = summary["shapes"]
+        pilot = _record(PilotShape, summary["pilot"])
+        latent_size = convert(shapes["vision"]["latent_size"], int, _SIZE, key="latent_size")
+        memory = _record(MDNRNNShape, shapes["memory"]) if pilot.features != "z" else None
+        controller = _record(ControllerShape, shapes["control"])
+        memory_size = memory.hidden_size if memory else 0
+        needed = pilot.controller(latent_size, memory_size, controller.num_outputs)
+        if controller != needed or (memory and memory.latent_size != latent_size):
+            raise ValueError(f"{latent_size}, {memory} and {controller} do not fit together")
+        convert(summary["engine"], str, SettingRule(""), key="engine")
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise ArtifactDamaged(
+            f"{agent.id}/manifest.json does not describe an agent.", why=f"{error!r}."
+        ) from error
+    return pilot, latent_size, memory, controller
+
+
+_SIZE = SettingRule("a size", low=0)
+
+
+def _record(cls: type[Record], values: Mapping[str, Any]) -> Record:
+    """A record from what a manifest says of its fields; raises when that is not its type."""
+    wanted = get_type_hints(cls)
+    rules = {name: _SIZE if kind is int else SettingRule("") for name, kind in wanted.items()}
+    return cls(**{n: convert(values[n], wanted[n], rules[n], key=n) for n in wanted})
+
+
+def _check_some(agent: AgentFolder, name: str, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a file in which these tensors have other shapes; the model looks at the others."""
+    tensors, _ = unpack_tensors(agent.file(name))
+    found = {key: tensors[key] for key in expected if key in tensors}
+    check_shapes(found, expected, source=f"{agent.id}/{name}")
+
+
 def load_pilot(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpec) -> "Pilot":
     """The agent with controllers [B, P] (or one for all lanes, [1, P]); runs in a worker."""
     from stages.control.controllers import Controllers
     from stages.control.pilot import Pilot
 
     vision = cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
-    memory = cached_memory(agent.memory_digest, agent.memory, _items(agent.memory_shape))
+    memory = load_memory(agent)
     memory_size = agent.memory_shape["hidden_size"] if agent.memory_shape else 0
     shape = agent.pilot.controller(vision.latent_size, memory_size, action_spec.size)
     controllers = Controllers(shape, parameters)
     return Pilot(vision, memory, controllers, shape=agent.pilot, action_spec=action_spec)
+
+
+def load_memory(agent: AgentFiles) -> "MDNRNN | None":
+    """M of these files; None for an agent that sees z alone."""
+    return cached_memory(agent.memory_digest, agent.memory, _items(agent.memory_shape))
 
 
 def _items(shape: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:

@@ -173,5 +173,6 @@ class Job:
     seed: int
     world: WorldSpec  # engine already resolved
     parents: tuple[str, ...] = ()  # ids given by --from; empty: the newest complete ones
+    agent: str | None = None  # folder of a packed agent that stands in for a controller
     force: bool = False
     resources: Resources = field(default_factory=Resources)

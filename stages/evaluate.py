@@ -7,6 +7,7 @@ early, rewards are the world's own, every frame counts. A random policy is score
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from stages.agents import (
     load_pilot,
     trained_agent,
 )
+from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import canonical_json, readable_json
+from stages.artifacts.disk import read_file
 from stages.artifacts.manifest import parse_json
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import (
@@ -33,7 +36,7 @@ from stages.artifacts.producing import (
     only,
     produce,
 )
-from stages.artifacts.scores import episodes_csv
+from stages.artifacts.scores import episodes_csv, read_csv
 from stages.artifacts.workspace import Workspace
 from stages.contracts import (
     Actions,
@@ -46,7 +49,7 @@ from stages.contracts import (
     WorldSpec,
     setting,
 )
-from stages.events import Advanced, Monitor, Noted, Report, Table
+from stages.events import Advanced, Monitor, Noted, Report, Scalar, Table
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import TASK_DEADLINE, Task
@@ -58,7 +61,6 @@ if TYPE_CHECKING:
 STAGE = stage_named("evaluate")
 ALGORITHM = 1
 REFERENCE = "gymnasium"
-FRAMES_PER_SECOND = 50  # of CarRacing
 PROBE_EVERY = 50  # actions between frames on which V's reconstruction error is measured
 SHOWN = (
     "episodes", "mean", "std", "stderr", "ci95_low", "ci95_high", "median", "min", "max",
@@ -107,11 +109,22 @@ class Probe:
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     """What this evaluation would be: the controller and the models behind it."""
-    control = only(choose_parents(workspace, STAGE, job)["control"])
-    check_world(asdict(job.world), control)
+    control = _candidate(workspace, job)
     world = replace(job.world, engine=REFERENCE)
     resolved = {"world": asdict(world), "evaluate": asdict(config)}
     return Plan(STAGE, ALGORITHM, job.family, resolved, lineage(workspace, control))
+
+
+def _candidate(workspace: Workspace, job: Job) -> Artifact:
+    """The controller to score, or the packed agent named by `job`; InputsMismatch elsewhere."""
+    if job.agent is None:
+        control = only(choose_parents(workspace, STAGE, job)["control"])
+        check_world(asdict(job.world), control)
+        return control
+    agent = load_agent(Path(job.agent))
+    elsewhere = "Score it in a workspace of its own (-w): a new one takes the agent's world."
+    check_world(asdict(job.world), agent, fix=elsewhere)
+    return agent
 
 
 def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
@@ -134,7 +147,23 @@ def score_table(evaluation: Artifact) -> Table:
     scores = evaluation.manifest.summary["scores"]
     names = [name for name in SHOWN if any(name in row for row in scores.values())]
     rows = tuple((name, *(scores[who].get(name) for who in scores)) for name in names)
-    return Table("Return on held-out episodes", ("what", *scores), rows)
+    return Table("Return on held-out episodes", ("what", *scores), (*rows, *_cuts(evaluation)))
+
+
+def _cuts(evaluation: Artifact) -> Iterator[tuple[Scalar, ...]]:
+    """A row that says how many episodes ended by the settings' limit, where these set one."""
+    config = evaluation.manifest.config
+    max_steps, world = config["evaluate"]["max_steps"], config["world"]
+    limits = [max_steps, -(-world["max_frames"] // world["repeat"])]  # actions, rounded up
+    limit = min((each for each in limits if each), default=0)
+    if limit:
+        content = read_file(evaluation.file("episodes.csv"))
+        episodes = read_csv(content, source=f"{evaluation.id}/episodes.csv")
+        cut = [
+            e["who"] for e in episodes if int(e["num_steps"]) >= limit and e["terminated"] == "0"
+        ]
+        scores = evaluation.manifest.summary["scores"]
+        yield f"episodes cut at {limit:,} actions", *(cut.count(who) for who in scores)
 
 
 def run_task(task: ScoringTask) -> dict[str, Any]:
@@ -270,11 +299,17 @@ def record(
 ) -> Report:
     """Drive the first seeds of an evaluation again and write them as mp4 files into `videos/`."""
     from stages.artifacts.video import require_encoder, write_video
+    from stages.worlds.making import frames_per_second
 
     require_encoder()
 
     artifact = workspace.get(evaluation)
-    control = workspace.resolve(next(p for p in artifact.manifest.parents if p.kind == "control"))
+    control = (
+        load_agent(Path(job.agent))
+        if job.agent is not None
+        else workspace.resolve(next(p for p in artifact.manifest.parents if p.kind == "control"))
+    )
+    speed = frames_per_second(job.world.env) / job.world.repeat
     agent, parameters = trained_agent(workspace, control)
     seeds = artifact.manifest.seeds["seeds"][:num_episodes]
     if len(seeds) < num_episodes:
@@ -286,7 +321,7 @@ def record(
         progress.emit(Advanced(number, len(seeds), "videos"))
         frames = _filmed(agent, parameters, job.world, seed, section["max_steps"])
         path = workspace.videos() / f"{artifact.id.replace('/', '-')}-seed-{seed}.mp4"
-        write_video(path, frames, frames_per_second=FRAMES_PER_SECOND / job.world.repeat)
+        write_video(path, frames, frames_per_second=speed)
         paths.append(str(path))
     progress.emit(Advanced(len(seeds), len(seeds), "videos"))
     return Report(command="evaluate --record", path=str(workspace.videos()), notes=tuple(paths))

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from stages import Stage, stage_named
-from stages.artifacts.producing import Plan
-from stages.artifacts.workspace import Artifact, Workspace
+from stages.artifacts.agent_folder import load_agent
+from stages.artifacts.producing import WORLD_FIELDS, Plan
+from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, Resources, WorldSpec
 from stages.errors import EnvironmentLacks, InputMissing, InputsMismatch, UsageError
 from stages.events import Monitor, Noted, Report, Table
 from stages.families import family_named
 from stages.settings.overrides import parse_overrides
-from stages.settings.recipes import Recipe, load_recipe
+from stages.settings.recipes import Recipe, available, load_recipe
 from stages.settings.resolve import Settings, resolve
+from stages.settings.values import value_text
+from stages.training.precision import native_precision
 
 DEFAULT_RECIPE = "carracing"
 
@@ -45,6 +48,7 @@ class Request:
     overrides: tuple[str, ...] = ()  # words after --set
     named: Mapping[str, Any] | None = None  # options that stand for a key: rollout.episodes
     parents: tuple[str, ...] = ()  # --from
+    agent: Path | None = None  # --agent
     force: bool = False
     resources: Resources = field(default_factory=Resources)
 
@@ -81,6 +85,7 @@ class Settled:
     settings: Settings
     recipe: Recipe
     stored: Mapping[str, Any] | None  # what the workspace had stored; None when nothing
+    precision: str  # what `auto` means in this workspace
     remarks: tuple[str, ...] = ()
 
 
@@ -104,21 +109,66 @@ def settle(root: Path, request: Request) -> Settled:
         overrides=parse_overrides(request.overrides),
         named={**(request.named or {}), "seed": request.seed},
     )
-    return Settled(_with_engine(settings, stored), recipe, stored, remarks)
+    precision = (stored or {}).get("precision") or native_precision(request.resources.device)
+    settings = _with_precision(_with_engine(settings, stored), precision)
+    return Settled(settings, recipe, stored, precision, remarks)
 
 
 def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     """Open or create the workspace; its first command stores recipe, preset, seed and --set."""
+    request = _with_agent(root, request, progress)
     settled = settle(root, request)
     workspace = Workspace.open(root, create=True)
     record = settled.stored or _record(settled.settings, request)
-    record = {**record, "recipe": asdict(settled.recipe)}
+    record = {**record, "recipe": asdict(settled.recipe), "precision": settled.precision}
     if record != settled.stored:
         workspace.store_settings(record)
     for remark in settled.remarks:
         progress.emit(Noted(remark))
     job = job_of(settled.settings, request)
     return Prepared(workspace, settled.settings, job, first=settled.stored is None)
+
+
+def _with_agent(root: Path, request: Request, progress: Monitor) -> Request:
+    """The request; where the workspace is new, with the recipe and the world of its agent.
+
+    Raises:
+        UsageError: --agent beside --from, or an agent of a recipe that is not shipped.
+        StageError: there is no whole agent in that folder.
+    """
+    if request.agent is None:
+        return request
+    if request.parents:
+        raise UsageError(
+            "--agent and --from exclude each other.",
+            why="A packed agent brings its own V, M and C.",
+            fix="Leave one of them out.",
+        )
+    agent = load_agent(request.agent)
+    if Workspace.exists(root) and Workspace.open(root).settings() is not None:
+        return request
+    named_recipe = request.recipe is not None
+    if not named_recipe:
+        told = agent.manifest
+        if told.recipe not in available():
+            raise UsageError(
+                f"{agent.id} was trained with the recipe {told.recipe!r}, which is not shipped.",
+                fix="Name the file of that recipe, or another one, with --recipe.",
+            )
+        preset = request.preset or told.preset or None
+        request = replace(request, recipe=told.recipe, preset=preset)
+        both = f"the recipe {told.recipe}" + (f" and the preset {preset}" if preset else "")
+        progress.emit(Noted(f"A new workspace, with {both} of {agent.id}."))
+    mine = settle(root, request).settings.sections["world"]
+    if named_recipe and mine.env != agent.world.env:
+        return request  # for the stage to refuse, naming both sides
+    given = parse_overrides(request.overrides)
+    words = tuple(
+        f"world.{name}={value_text(getattr(agent.world, name))}"
+        for name in WORLD_FIELDS
+        if getattr(agent.world, name) != getattr(mine, name) and f"world.{name}" not in given
+    )
+    return replace(request, overrides=(*words, *request.overrides))
 
 
 def job_of(settings: Settings, request: Request) -> Job:
@@ -130,6 +180,7 @@ def job_of(settings: Settings, request: Request) -> Job:
         seed=settings.seed,
         world=settings.sections["world"],
         parents=request.parents,
+        agent=str(request.agent.absolute()) if request.agent is not None else None,
         force=request.force,
         resources=request.resources,
     )
@@ -159,8 +210,8 @@ def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
         )
     made: dict[str, str] = {}
     reports: list[Report] = []
-    for stage in _stages(prepared):
-        job = replace(prepared.job, parents=_parents_among(stage, made))
+    for stage in family_stages(prepared):
+        job = replace(prepared.job, parents=parents_among(stage, made))
         progress.emit(Noted(f"{stage.name}: {stage.line}"))
         with _unbound_on_refusal(prepared):
             report = verb(stage).run(
@@ -182,46 +233,13 @@ def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
     )
 
 
-@dataclass(frozen=True)
-class Expectation:
-    """One stage of a workspace: what its settings call for, and what is there."""
-
-    stage: Stage
-    artifact: Artifact | None  # the one that the settings call for, or else the newest
-    fresh: bool
-    reason: str  # why it is not fresh
-
-
-def expectations(prepared: Prepared) -> Iterator[Expectation]:
-    """Walk the family's order as `run_all` would, without doing any work."""
-    made: dict[str, str] = {}
-    stale = ""
-    for stage in _stages(prepared):
-        newest = prepared.workspace.newest(stage.writes)
-        if stale:
-            yield Expectation(stage, newest, fresh=False, reason=f"{stale} is not up to date")
-            continue
-        job = replace(prepared.job, parents=_parents_among(stage, made))
-        try:
-            plan = verb(stage).plan(prepared.workspace, prepared.config(stage), job)
-        except (InputsMismatch, InputMissing) as error:
-            yield Expectation(stage, newest, fresh=False, reason=error.what)
-            stale = stage.name
-            continue
-        found = prepared.workspace.matching(stage.writes, plan.fingerprint)
-        if found is None:
-            stale = stage.name
-            yield Expectation(stage, newest, fresh=False, reason=_difference(newest, plan))
-        else:
-            made[stage.writes] = found.id
-            yield Expectation(stage, found, fresh=True, reason="")
-
-
-def _stages(prepared: Prepared) -> list[Stage]:
+def family_stages(prepared: Prepared) -> list[Stage]:
+    """The stages of the family, in its order."""
     return [stage_named(name) for name in family_named(prepared.job.family).stages]
 
 
-def _parents_among(stage: Stage, made: Mapping[str, str]) -> tuple[str, ...]:
+def parents_among(stage: Stage, made: Mapping[str, str]) -> tuple[str, ...]:
+    """The ids that this stage reads, of those made earlier in the order; `made` is by kind."""
     return tuple(made[kind] for kind in stage.reads if kind in made)
 
 
@@ -275,7 +293,7 @@ def _unbound_on_refusal(prepared: Prepared) -> Iterator[None]:
         workspace = prepared.workspace
         empty = not any(
             workspace.newest(stage.writes) or workspace.partials(stage.writes)
-            for stage in _stages(prepared)
+            for stage in family_stages(prepared)
         )
         if prepared.first and empty:
             prepared.workspace.store_settings(None)
@@ -294,6 +312,16 @@ def _with_engine(settings: Settings, stored: Mapping[str, Any] | None) -> Settin
     return settings.changed("world.engine", engine, origin=f"auto: {engine}")
 
 
+def _with_precision(settings: Settings, precision: str) -> Settings:
+    """Settings with every `precision = "auto"` replaced by this one."""
+    for section, values in settings.sections.items():
+        if getattr(values, "precision", None) == "auto":
+            settings = settings.changed(
+                f"{section}.precision", precision, origin=f"auto: {precision}"
+            )
+    return settings
+
+
 def _record(settings: Settings, request: Request) -> dict[str, Any]:
     """What the first command of a workspace leaves for the later ones."""
     return {  # options for one command, such as --episodes, are not inherited
@@ -302,24 +330,3 @@ def _record(settings: Settings, request: Request) -> dict[str, Any]:
         "overrides": list(request.overrides),
         "engine": settings.sections["world"].engine,
     }
-
-
-def _difference(artifact: Artifact | None, plan: Plan) -> str:
-    """Why the newest artifact is not what the settings call for, key by key."""
-    if artifact is None:
-        return "missing"
-    old, new = _flat(artifact.manifest.config), _flat(plan.config)
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    if keys:
-        return "; ".join(f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys[:4])
-    return "its inputs have changed"
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -14,12 +15,19 @@ from stages.events import Monitor, Report
 from wm_cli.__main__ import main
 from wm_cli.hints import command_of, usage_error
 from wm_cli.options import (
+    AgentOption,
+    BenchOptions,
     EpisodesOption,
     IdsArgument,
     PlaceOptions,
     RecordOption,
+    ReplaceOption,
+    RowsArgument,
     SettingOptions,
+    SourceOption,
     StageOptions,
+    TargetArgument,
+    WhatArgument,
     taking,
 )
 from wm_cli.render import show_error
@@ -124,10 +132,13 @@ def train_control(options: StageOptions) -> None:
 )
 @taking(StageOptions)
 def evaluate(
-    options: StageOptions, episodes: EpisodesOption = None, record: RecordOption = 0
+    options: StageOptions,
+    episodes: EpisodesOption = None,
+    record: RecordOption = 0,
+    agent: AgentOption = None,
 ) -> None:
     """Score the agent on held-out episodes of the reference world."""
-    _make("evaluate", options, {"evaluate.episodes": episodes}, num_videos=record)
+    _make("evaluate", options, {"evaluate.episodes": episodes}, num_videos=record, agent=agent)
 
 
 @app.command("run", epilog="Example: wm run -w runs/first --preset debug", rich_help_panel=WHOLE)
@@ -142,6 +153,30 @@ def run_pipeline(options: StageOptions) -> None:
         return run_all(prepared, progress=monitor)
 
     carry_out("run", options, work)
+
+
+@app.command(
+    "export", epilog="Example: wm export agent data/agents/mine --force", rich_help_panel=WHOLE
+)
+@taking(PlaceOptions)
+def export(
+    options: PlaceOptions,
+    what: WhatArgument,
+    target: TargetArgument,
+    source: SourceOption = "",
+    force: ReplaceOption = False,
+) -> None:
+    """Take something out of the workspace: agent packs V, M and C into one portable folder."""
+    del what  # one kind so far
+
+    def work(monitor: Monitor) -> Report:
+        from stages.artifacts.workspace import Workspace
+        from stages.export import export_agent
+
+        workspace = Workspace.open(options.workspace)
+        return export_agent(workspace, target, source=source, force=force, progress=monitor)
+
+    carry_out("export", options, work)
 
 
 @app.command("status", epilog="Example: wm status --json", rich_help_panel=INSPECT)
@@ -198,12 +233,32 @@ def config(options: SettingOptions) -> None:
     carry_out("config", options, work)
 
 
+@app.command("bench", epilog="Example: wm bench rollout control --quick", rich_help_panel=INSPECT)
+@taking(BenchOptions)
+def bench(options: BenchOptions, rows: RowsArgument = None) -> None:
+    """Time every stage beside the machine's ceiling and the plain way. Needs no workspace."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.bench.bench import Request, run
+
+        request = Request(
+            rows=tuple(rows or ()),
+            quick=options.quick,
+            workers=options.workers,
+            device=options.device,
+        )
+        return run(request, progress=monitor)
+
+    carry_out("bench", options, work)
+
+
 def _make(
     stage: str,
     options: StageOptions,
     named: dict[str, Any] | None = None,
     *,
     num_videos: int = 0,
+    agent: Path | None = None,
 ) -> None:
     """Run one stage; `named` holds the options that stand for a key."""
 
@@ -214,7 +269,8 @@ def _make(
             from stages.artifacts.video import require_encoder
 
             require_encoder()  # before hours of scoring
-        prepared = prepare(options.workspace, options.request(named), progress=monitor)
+        request = replace(options.request(named), agent=agent)
+        prepared = prepare(options.workspace, request, progress=monitor)
         report = run_stage(prepared, stage, progress=monitor)
         return _with_videos(report, prepared, num_videos, monitor) if num_videos else report
 

@@ -24,10 +24,40 @@ EpisodesOption = Annotated[
 RecordOption = Annotated[
     int, typer.Option("--record", metavar="N", min=0, help="Replay N of its seeds as mp4 videos.")
 ]
+AgentOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--agent", metavar="DIR", help="Score this packed agent instead of the workspace's own."
+    ),
+]
+WhatArgument = Annotated[Literal["agent"], typer.Argument(metavar="WHAT", help="agent")]
+TargetArgument = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The folder to make, outside of the workspace.")
+]
+SourceOption = Annotated[
+    str, typer.Option("--from", metavar="ID", help="Take this controller instead of the newest.")
+]
+ReplaceOption = Annotated[
+    bool, typer.Option("--force", metavar="", help="Replace an agent that is there already.")
+]
 IdsArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="ID", help="Artifacts such as vision/0001; all when left out."),
 ]
+
+
+RowsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ROW", help="Rows such as rollout or train-vision; all when left out."),
+]
+QuickOption = Annotated[
+    bool, typer.Option("--quick", metavar="", help="Under a minute: smaller laps, fewer rounds.")
+]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+DEVICE = typer.Option("--device", help="Where networks are trained.")
+WORKERS = typer.Option(
+    "--workers", metavar="N", min=1, help="Worker processes; as many as cores when left out."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +79,15 @@ class OutputOptions:
             "--debug", metavar="", rich_help_panel=OUTPUT, help="Show tracebacks of errors."
         ),
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(OutputOptions):
+    """What a benchmark may use; it needs no workspace."""
+
+    quick: QuickOption = False
+    device: Annotated[Device, DEVICE] = "auto"
+    workers: Annotated[int | None, WORKERS] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,19 +156,8 @@ class StageOptions(SettingOptions):
             "--from", metavar="ID", help="Read this artifact instead of the newest. Repeatable."
         ),
     ] = None
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"],
-        typer.Option("--device", help="Where networks are trained."),
-    ] = "auto"
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            min=1,
-            help="Worker processes; as many as cores when left out.",
-        ),
-    ] = None
+    device: Annotated[Device, DEVICE] = "auto"
+    workers: Annotated[int | None, WORKERS] = None
     checkpoint_seconds: Annotated[
         float,
         typer.Option(

@@ -19,7 +19,7 @@ from stages.errors import ExitCode, Interrupted, StageError
 from stages.events import Report, Scalar, Table
 from wm_cli.wording import cell, is_bytes, printable
 
-BELOW = ("because", "fix")  # columns of sentences and commands, shown below their table
+BELOW = ("because", "fix", "used")  # columns of sentences and commands, shown below their table
 STATE_STYLES = {  # cells of columns named "state"
     "fresh": "green",
     "ok": "green",

@@ -19,6 +19,7 @@ from stages.artifacts.manifest import (
 )
 from stages.errors import ArtifactDamaged, InputMissing, StageError
 
+AGENTS = "agents"  # kind of a packed agent, a folder outside of workspaces
 _NUMBER = re.compile(r"\d{4,9}")
 _checked: set[tuple[Path, int, int, str]] = set()  # path, size, time, sha256 seen by this process
 
@@ -47,8 +48,8 @@ class Artifact:
         """
         number = int(path.name)
         name = artifact_id(kind, number)
-        with _repairable(kind):
-            manifest = _load_manifest(path, name)
+        with repairable(kind):
+            manifest = load_manifest(path, name)
             if manifest.kind != kind:
                 raise ArtifactDamaged(f"{name} holds an artifact of kind {manifest.kind!r}.")
         return cls(kind=kind, number=number, path=path, manifest=manifest)
@@ -61,7 +62,7 @@ class Artifact:
             InputMissing: it is not there.
         """
         entry = self.entry(name)
-        with _repairable(self.kind):
+        with repairable(self.kind):
             self._check(entry)
         return self.path / name
 
@@ -94,7 +95,7 @@ class Artifact:
 
     def _fault(self, entry: FileEntry) -> StageError | None:
         try:
-            with _repairable(self.kind):
+            with repairable(self.kind):
                 self._check(entry, trust=False)
         except StageError as error:
             return error
@@ -119,7 +120,7 @@ class Artifact:
 
 
 @contextmanager
-def _repairable(kind: str) -> Iterator[None]:
+def repairable(kind: str) -> Iterator[None]:
     """Add the command that makes this kind of artifact again to errors without a remedy."""
     try:
         yield
@@ -135,6 +136,8 @@ def artifact_id(kind: str, number: int) -> str:
 
 def remedy(kind: str) -> str:
     """The sentence with the command that makes an artifact of this kind again."""
+    if kind == AGENTS:
+        return "Put the folder back as it was, or pack it again: wm export agent DIR --force"
     return f"Make it again: wm {stage_writing(kind).name} --force"
 
 
@@ -161,7 +164,8 @@ def _numbered(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def _load_manifest(path: Path, name: str) -> Manifest:
+def load_manifest(path: Path, name: str) -> Manifest:
+    """The checked manifest in a folder; `name` is what errors call the folder."""
     source = f"{name}/{MANIFEST}"
     try:
         content = read_file(path / MANIFEST, limit=MANIFEST_LIMIT)

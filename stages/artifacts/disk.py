@@ -274,11 +274,12 @@ def remove_stale_temporaries(folder: Path) -> None:
     """Remove what writers that no longer live left in this folder; those of others stay."""
     for path in folder.glob(".tmp-*"):
         match = TEMPORARY.fullmatch(path.name)
-        if match and (int(match[1]) == os.getpid() or not _is_alive(int(match[1]))):
+        if match and (int(match[1]) == os.getpid() or not is_alive(int(match[1]))):
             remove_file(path)
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this number lives on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -207,7 +207,7 @@ def only(artifacts: Sequence[Artifact]) -> Artifact:
     return artifacts[0]
 
 
-def check_world(world: Mapping[str, Any], artifact: Artifact) -> None:
+def check_world(world: Mapping[str, Any], artifact: Artifact, *, fix: str = "") -> None:
     """Refuse an artifact of another world, showing both sides field by field."""
     theirs = artifact.manifest.config["world"]
     different = [name for name in WORLD_FIELDS if theirs[name] != _plain(world[name])]
@@ -218,7 +218,8 @@ def check_world(world: Mapping[str, Any], artifact: Artifact) -> None:
         raise InputsMismatch(
             f"{artifact.id} belongs to another world than this command.",
             why=sides + ".",
-            fix=f"Make it again with `wm {artifact.manifest.stage}`, or use the settings it was "
+            fix=fix
+            or f"Make it again with `wm {artifact.manifest.stage}`, or use the settings it was "
             "made with (`wm config` shows yours).",
         )
 

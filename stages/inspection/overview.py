@@ -11,7 +11,8 @@ from stages.artifacts.workspace import KINDS, Workspace
 from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table
 from stages.families import family_named
-from stages.pipeline import Expectation, Prepared, Request, expectations, job_of, settle
+from stages.inspection.expectations import Expectation, expectations, visitor
+from stages.pipeline import Prepared, Request, job_of, settle
 from stages.settings.resolve import SEED, SEED_RULE, Settings
 from stages.settings.schema import describe
 
@@ -123,7 +124,7 @@ def _condition(workspace: Workspace, expected: Expectation) -> Condition:
     if fault:
         return Condition(expected.stage, shown, "damaged", f"{fault} {remedy(kind)}")
     if expected.fresh:
-        return Condition(expected.stage, shown, "fresh")
+        return Condition(expected.stage, shown, "fresh", expected.reason or None)
     partials = workspace.partials(kind)
     if partials:
         return Condition(expected.stage, shown, "partial", _unfinished(partials))
@@ -158,7 +159,8 @@ def _artifact_row(workspace: Workspace, artifact: Artifact) -> tuple[Scalar, ...
         _parent(workspace, ref.kind, ref.payload_digest, ref.id)
         for ref in artifact.manifest.parents
     ]
-    return artifact.id, num_bytes(artifact), _numbers(artifact), ", ".join(parents) or None
+    shown = visitor(artifact) or ", ".join(parents) or None
+    return artifact.id, num_bytes(artifact), _numbers(artifact), shown
 
 
 def _parent(workspace: Workspace, kind: str, payload_digest: str, written: str) -> str:

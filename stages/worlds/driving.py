@@ -116,7 +116,10 @@ class _Tally:
     def add(self, live: Mask, step: Step) -> None:
         if not np.isfinite(step.reward).all():
             lane = int(np.flatnonzero(~np.isfinite(step.reward))[0])
-            raise NumbersBad(f"The world gave reward {step.reward[lane]} for {self.seeds[lane]=}.")
+            raise NumbersBad(
+                f"The world gave the reward {step.reward[lane]} in the episode of seed "
+                f"{self.seeds[lane]}."
+            )
         self.total_reward += step.reward
         self.num_steps += live
         self.num_frames += step.num_frames

@@ -21,6 +21,8 @@ BOX2D_SOURCE = (
     "wheel && pip install --no-build-isolation box2d-py==2.3.8"
 )
 GYMNASIUM_FAST = "gymnasium-fast"  # Gymnasium's physics and pictures, drawn with less work
+ATARI_FRAMES_PER_SECOND = 60.0  # of the NTSC console
+USUAL_FRAMES_PER_SECOND = 30.0  # where an environment does not say
 FAST_REPEAT = 4  # frames per action from which on it keeps up with EnvPool
 _HEADLESS = {
     "SDL_VIDEODRIVER": "dummy",
@@ -84,33 +86,75 @@ def lap_rule(env: str, engine: str) -> str:
     return f"every-tile ({package} {version(package)})"
 
 
+def frames_per_second(env: str) -> float:
+    """How many engine frames make a second of this world, for films at their true speed.
+
+    What the environment says of itself, except for Atari: its console draws 60 a second, of which
+    the environment's own frame skip leaves some out.
+    """
+    from stages.worlds.opening import open_lane
+
+    headless()
+    opened = open_lane(env).env
+    try:
+        skip = opened.spec.kwargs.get("frameskip")
+        if isinstance(skip, int):  # only Atari's have it
+            return ATARI_FRAMES_PER_SECOND / skip
+        return float(opened.metadata.get("render_fps") or USUAL_FRAMES_PER_SECOND)
+    finally:
+        opened.close()
+
+
+def check_random_start(env: str, engine: str) -> None:
+    """UsageError where episodes cannot begin at a random place of the track."""
+    if not env.startswith("CarRacing") or engine == "envpool":
+        raise UsageError(
+            f"Episodes of {env} on {engine} cannot begin at a random place.",
+            why="Only the car of CarRacing can be moved along its track, on gymnasium's engines.",
+            fix="Use --set rollout.random_start=false.",
+        )
+
+
 def make_world(
-    spec: WorldSpec, *, engine: str | None = None, threads: int = 1, raw: bool = False
+    spec: WorldSpec,
+    *,
+    engine: str | None = None,
+    threads: int = 1,
+    raw: bool = False,
+    random_start: bool = False,
 ) -> World:
     """The world of a spec; `engine` overrides the spec's, `threads` are EnvPool's.
 
-    With `raw` observations are the engine's own frames; the action repeat stays.
+    With `raw` observations are the engine's own frames; the action repeat stays. With
+    `random_start` episodes begin anywhere on the track (`check_random_start`).
     """
-    if raw:
-        return _repeated(spec, engine, threads)
-    return make_prepared(spec, engine=engine, threads=threads)
+    made = _repeated(spec, engine, threads, random_start=random_start)
+    return made if raw else _prepared(spec, made)
 
 
 def make_prepared(spec: WorldSpec, *, engine: str | None = None, threads: int = 1) -> "Prepared":
     """The same world by its own type, which keeps the engine's frames in `raw`, for films."""
+    return _prepared(spec, _repeated(spec, engine, threads))
+
+
+def _prepared(spec: WorldSpec, world: World) -> "Prepared":
     from stages.worlds.prepare import Prepared
 
-    return Prepared(_repeated(spec, engine, threads), crop=spec.crop, size=spec.size)
+    return Prepared(world, crop=spec.crop, size=spec.size)
 
 
-def _repeated(spec: WorldSpec, engine: str | None, threads: int) -> World:
+def _repeated(
+    spec: WorldSpec, engine: str | None, threads: int, *, random_start: bool = False
+) -> World:
     headless()
     asked = replace(spec, engine=engine or spec.engine)
-    made = _engine(spec, resolve_engine(asked), threads)
+    made = _engine(spec, resolve_engine(asked), threads, random_start=random_start)
     return Repeat(made, spec.repeat) if spec.repeat > 1 else made
 
 
-def _engine(spec: WorldSpec, engine: str, threads: int) -> Engine:
+def _engine(spec: WorldSpec, engine: str, threads: int, *, random_start: bool) -> Engine:
+    if random_start:
+        check_random_start(spec.env, engine)
     if engine == "envpool":
         from stages.worlds.envpool_world import EnvPoolWorld
 
@@ -118,8 +162,14 @@ def _engine(spec: WorldSpec, engine: str, threads: int) -> Engine:
     from stages.worlds.gymnasium_world import GymnasiumWorld
     from stages.worlds.opening import open_lane
 
-    culled = engine == GYMNASIUM_FAST
-    return GymnasiumWorld(lambda: open_lane(spec.env, max_frames=spec.max_frames, culled=culled))
+    return GymnasiumWorld(
+        lambda: open_lane(
+            spec.env,
+            max_frames=spec.max_frames,
+            culled=engine == GYMNASIUM_FAST,
+            random_start=random_start,
+        )
+    )
 
 
 def _has_envpool() -> bool:

@@ -1,5 +1,7 @@
 """Small artifacts, and ways to hurt them, for the tests of this room."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -154,3 +156,15 @@ class FailingCalls(QuickCalls):
             return found(*arguments)
 
         return call
+
+
+def seal(folder, change):
+    """Change an artifact's manifest and bring both of its digests up to date, as a forger would."""
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    change(manifest)
+    lines = [f"{one['name']} {one['bytes']} {one['sha256']}\n" for one in manifest["files"]]
+    manifest["payload_digest"] = hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    content = json.dumps(manifest).encode()
+    (folder / "manifest.json").write_bytes(content)
+    line = f"{hashlib.sha256(content).hexdigest()}  manifest.json\n"
+    (folder / "manifest.sha256").write_text(line)

@@ -11,6 +11,7 @@ COMMANDS = [
     *(stage.name for stage in STAGES),
     *(alias for stage in STAGES for alias in stage.aliases),
     "run",
+    "export",
     "status",
     "verify",
     "doctor",

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from command_line import KINDS, digests, wm
 
-from stages.agents import load_pilot, trained_agent
+from stages.agents import load_pilot, packed_agent, trained_agent
+from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.episodes import EpisodeSet
 from stages.artifacts.latents import LatentSet
 from stages.artifacts.workspace import Workspace
@@ -62,6 +63,29 @@ def test_one_frame_gives_the_action_that_was_written_down(kept):
     np.testing.assert_allclose(latents.mu[0], expected["latent"], atol=2e-3)
     assert len(latents.mu) == len(episode.observations) == len(episode.actions) + 1
     assert latents.seed == episode.seed
+
+
+def test_a_packed_agent_gives_the_action_that_was_written_down(kept, tmp_path):
+    """It was packed from the kept workspace: the same action but for the rounding to float16."""
+    folder = tmp_path / "thin"
+    shutil.copytree(HERE / "agents-v1" / "thin", folder)
+    packed = folder / "vision.safetensors.xz"
+    packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+    packed.unlink()
+    agent = load_agent(folder)
+    assert agent.verify() == []
+    assert agent.manifest.summary["evaluation"]["weights"] == "float32"
+    workspace = Workspace.open(kept)
+    rollouts = workspace.get("rollouts/0001")
+    spec = rollouts.manifest.summary["actions"]
+    actions = ActionSpec(spec["kind"], spec["size"], tuple(spec["low"]), tuple(spec["high"]))
+    files, parameters = packed_agent(agent)
+    pilot = load_pilot(files, parameters[None], actions)
+    pilot.reset([0])
+    frames = EpisodeSet.of([rollouts]).episode(0).observations[:1]
+    expected = json.loads((kept / "expected.json").read_bytes())["action"]
+    action = pilot.act(frames, np.ones(1, dtype=bool))
+    np.testing.assert_allclose(action[0], expected, atol=2e-3)
 
 
 def test_a_stage_goes_on_from_it(kept, tmp_path):

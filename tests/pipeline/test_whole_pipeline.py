@@ -172,3 +172,6 @@ def test_recorded_videos_leave_the_evaluation_as_it_is(debug_workspace, tmp_path
     (video,) = (root / "videos").iterdir()
     assert video.suffix == ".mp4"
     assert video.read_bytes()[4:8] == b"ftyp"
+    av = pytest.importorskip("av")
+    with av.open(str(video)) as film:
+        assert film.streams.video[0].average_rate == 50 / 4, "50 frames a second, 4 per action"

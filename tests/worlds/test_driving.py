@@ -1,10 +1,13 @@
 """The driver loop, its recorder and its stop rule, in the real CarRacing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drivers import BRAKE, PerSeed, Steady, wiggle
 
 from stages.contracts import WorldSpec
+from stages.errors import NumbersBad
 from stages.worlds.driving import Recorder, StopRule, drive
 from stages.worlds.making import make_world
 
@@ -81,6 +84,22 @@ def test_max_steps_stops_every_lane_and_records_it():
     )
     assert [(o.num_steps, o.num_frames, o.stopped) for o in outcomes] == [(3, 12, True)] * 2
     assert [episode.seed for episode in episodes] == [1, 2]
+
+
+def test_a_reward_that_is_no_number_names_its_episode():
+    class Broken:
+        def __init__(self, world):
+            self.world = world
+
+        def __getattr__(self, name):
+            return getattr(self.world, name)
+
+        def step(self, actions):
+            step = self.world.step(actions)
+            return replace(step, reward=np.where([False, True], np.nan, step.reward))
+
+    with pytest.raises(NumbersBad, match=r"reward nan in the episode of seed 22\.$"):
+        drive(Broken(world_of()), Steady(BRAKE), [11, 22])
 
 
 def test_choices_are_recorded_as_integers():

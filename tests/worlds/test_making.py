@@ -9,7 +9,7 @@ import pytest
 from stages.contracts import WorldSpec
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds import making
-from stages.worlds.making import engines_for, headless, lap_rule, resolve_engine
+from stages.worlds.making import engines_for, frames_per_second, headless, lap_rule, resolve_engine
 
 
 @pytest.fixture
@@ -58,6 +58,15 @@ def test_headless_fills_only_what_is_unset(monkeypatch):
     headless()
     assert os.environ["SDL_VIDEODRIVER"] == "x11"
     assert os.environ["SDL_AUDIODRIVER"] == "dummy"
+
+
+def test_the_speed_of_a_film_is_that_of_its_world():
+    found = frames_per_second("CarRacing-v3")  # loads Box2D, whose warnings it silences
+    from gymnasium.envs.box2d.car_racing import FPS  # the time step of its physics is 1 / FPS
+
+    assert found == FPS == 50
+    assert frames_per_second("ALE/Breakout-v5") == 60 / 4, "the console's 60, of which v5 skips 3"
+    assert frames_per_second("BreakoutNoFrameskip-v4") == 60
 
 
 def test_the_lap_rule_names_the_version_it_holds_for():

@@ -1,0 +1,171 @@
+"""A packed agent: V, M and C with a manifest, in one folder that needs no workspace."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.artifacts.artifact import AGENTS, Artifact, load_manifest, repairable
+from stages.artifacts.disk import (
+    digest_bytes,
+    explained,
+    is_alive,
+    make_folder,
+    remove_folder,
+    rename_folder,
+    sync_folder,
+    write_file,
+)
+from stages.artifacts.manifest import (
+    MANIFEST,
+    MANIFEST_DIGEST,
+    Certificate,
+    FileEntry,
+    Manifest,
+    digest_line,
+)
+from stages.artifacts.producing import WORLD_FIELDS
+from stages.artifacts.workspace import Workspace
+from stages.contracts import WorldSpec
+from stages.errors import ArtifactDamaged, InputMissing, InputsMismatch, UsageError
+from stages.settings.schema import build
+
+VISION = "vision.safetensors"  # float16
+MEMORY = "memory.safetensors"  # float16; absent where C sees z alone
+CONTROL = "control.safetensors"  # float32
+_NAMES = {VISION, MEMORY, CONTROL, MANIFEST, MANIFEST_DIGEST}
+_PACK = "wm export agent DIR"
+
+
+@dataclass(frozen=True)
+class AgentFolder(Artifact):
+    """An agent under a name of its own; it has no number."""
+
+    world: WorldSpec  # that it was trained in
+
+    @property
+    def id(self) -> str:
+        """How messages and the manifests of its evaluations call it: "agents/carracing"."""
+        return f"{AGENTS}/{self.path.name}"
+
+
+def load_agent(folder: Path) -> AgentFolder:
+    """The agent in a folder, its manifest checked; files are checked as they are opened.
+
+    Raises:
+        InputMissing: there is no such folder, or no manifest in it.
+        InputsMismatch: it is something else of ours: a workspace, or another kind of artifact.
+        ArtifactDamaged: the manifest is not what was written, or of a newer format.
+    """
+    with explained("read", folder):
+        found = (folder / MANIFEST).exists()
+    if Workspace.exists(folder):
+        raise InputsMismatch(
+            f"{folder} is a workspace, not a packed agent.",
+            fix=f"Use it with -w {folder}, or pack its agent: {_PACK} -w {folder}",
+        )
+    if not found:
+        why = f"It has no {MANIFEST}." if folder.exists() else "There is no such folder."
+        raise InputMissing(f"There is no agent at {folder}.", why=why, fix=f"Pack one: {_PACK}")
+    path = folder.resolve()
+    with repairable(AGENTS):
+        manifest = load_manifest(path, f"{AGENTS}/{path.name}")
+        if manifest.kind != AGENTS:
+            raise InputsMismatch(
+                f"{folder} holds an artifact of the kind {manifest.kind!r}, not an agent.",
+                fix=f"Pack the agent of its workspace: {_PACK}",
+            )
+        return _agent(path, manifest)
+
+
+def _agent(path: Path, manifest: Manifest) -> AgentFolder:
+    told, source = manifest.config.get("world"), f"{AGENTS}/{path.name}/{MANIFEST}"
+    if not isinstance(told, Mapping) or not told.keys() >= set(WORLD_FIELDS):
+        raise ArtifactDamaged(f"{source} does not tell the agent's world.")
+    try:
+        world = build(WorldSpec, told, section="world", source=source)
+    except UsageError as error:
+        raise ArtifactDamaged(f"{source} tells a world that cannot be.", why=str(error)) from error
+    return AgentFolder(kind=AGENTS, number=0, path=path, manifest=manifest, world=world)
+
+
+def check_place(folder: Path, *, force: bool) -> None:
+    """Refuse a place where no agent may be written; with `force` an earlier agent may go.
+
+    Raises:
+        UsageError: inside a workspace, or there is something already.
+    """
+    for place in (folder, *folder.parents):
+        if Workspace.exists(place):
+            raise UsageError(
+                f"{folder} lies in the workspace {place}.",
+                why="A packed agent is a folder of its own.",
+                fix="Choose a new folder outside of every workspace.",
+            )
+    with explained("read", folder):
+        if not folder.exists():
+            return
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if MANIFEST not in names or names - _NAMES:
+        foreign = sorted(names - _NAMES)
+        raise UsageError(
+            f"{folder} exists and is not an agent alone.",
+            why=f"It holds {foreign[0]!r}." if foreign else "",
+            fix="Choose a new folder.",
+        )
+    if not force:
+        raise UsageError(
+            f"{folder} holds another agent already.",
+            fix="Choose a new folder, or replace that agent with --force.",
+        )
+
+
+def write_agent(
+    folder: Path, files: Mapping[str, bytes], certificate: Certificate, *, fingerprint: str
+) -> AgentFolder:
+    """Put an agent at `folder` (absolute), whole or not at all, in place of an earlier one."""
+    make_folder(folder.parent)
+    for stale in _left_behind(folder):
+        remove_folder(stale)
+    entries = [FileEntry(n, len(content), digest_bytes(content)) for n, content in files.items()]
+    manifest = Manifest.certified(certificate, kind=AGENTS, fingerprint=fingerprint, files=entries)
+    content = manifest.to_bytes()
+    whole = {**files, MANIFEST_DIGEST: digest_line(content), MANIFEST: content}
+    aside = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
+    try:
+        make_folder(aside)
+        for name, one in whole.items():
+            write_file(aside / name, one)
+        sync_folder(aside)
+        _publish(aside, folder)
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            remove_folder(aside)
+        raise
+    return _agent(folder, manifest)
+
+
+def _publish(aside: Path, folder: Path) -> None:
+    """Give the finished folder its name. A death between the two renames leaves none there."""
+    if not folder.exists():
+        rename_folder(aside, folder)
+        return
+    old = aside.with_name(f"{aside.name}.old")
+    rename_folder(folder, old)
+    try:
+        rename_folder(aside, folder)
+    except BaseException:
+        rename_folder(old, folder)
+        raise
+    remove_folder(old)
+
+
+def _left_behind(folder: Path) -> Iterator[Path]:
+    """What earlier writers of this very agent left when they died."""
+    ours = re.compile(rf"\.tmp-(\d+)-{re.escape(folder.name)}(\.old)?")
+    for path in sorted(folder.parent.iterdir()):
+        match = ours.fullmatch(path.name)
+        if match and (int(match[1]) == os.getpid() or not is_alive(int(match[1]))):
+            yield path
