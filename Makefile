@@ -17,7 +17,7 @@ export PIP_CONSTRAINT := constraints.txt
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help all test setup setup-dev rollout train-vision train-vae sample-latents train-memory \
-	train-control evaluate status verify doctor lint types contracts quicktest format
+	train-control evaluate status verify doctor bench lint types contracts quicktest format
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ verify: $(VENV)/.ready ## check every digest of the workspace
 
 doctor: $(VENV)/.ready ## say what this machine lacks
 	$(WM) doctor -w $(WORKSPACE)
+
+bench: $(VENV)/.ready ## time every stage on this machine, beside its ceiling and the plain way
+	$(WM) bench $(if $(WORKERS),--workers $(WORKERS))
 
 lint: $(VENV)/.ready-dev ## ruff: style and formatting
 	$(BIN)/ruff check .
