@@ -1,0 +1,125 @@
+"""The rows of the dream: M, a draw from its mixture and C, many lanes at once."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from stages.agents import cached_memory
+from stages.bench.contest import Contest, Contestant, timed
+from stages.bench.model_rows import forward_flop, matrix_ceiling
+from stages.bench.plain_worlds import PlainAgent, dream_plainly
+from stages.bench.worksite import SEED, Worksite
+from stages.training.precision import native_precision
+from stages.training.seeding import generator, torch_seed
+
+if TYPE_CHECKING:
+    from stages.control.controllers import Controllers
+    from stages.memory.dreaming import DreamingMemory
+
+POPULATION = 64  # controllers; a lane belongs to one of them
+CEILING = "bfloat16"
+TEMPERATURE = 1.15  # what Ha & Schmidhuber 2018 dreamt Doom at; it costs nothing
+
+
+@dataclass(frozen=True)
+class DreamTask:
+    """What one worker dreams."""
+
+    memory: str  # path of M's weights
+    shape: tuple[tuple[str, Any], ...]  # of M
+    num_lanes: int
+    num_steps: int
+    precision: str  # of M's matrix products
+
+
+def dream_rows(site: Worksite) -> Iterator[Contest]:
+    """One row per number of lanes."""
+    shape = site.models.memory_shape
+    sizes = (shape["latent_size"], shape["action_size"])
+    flop = forward_flop(*sizes, shape["hidden_size"], shape["num_mixtures"])
+    flop += 2 * shape["action_size"] * (shape["latent_size"] + shape["hidden_size"])  # C
+    ceiling = matrix_ceiling(site, CEILING, flop)
+    for num_lanes in site.sizes.dream_lanes:
+        yield Contest(
+            row=f"dream {num_lanes}",
+            unit="steps",
+            used=(
+                f"M, mixture sample and C, {num_lanes} lanes on {site.cores} workers, "
+                f"{native_precision('cpu')}; ceiling: "
+                f"matrix product in {CEILING} at {flop / 1e6:.3g} MFLOP per step; plain: a batch "
+                f"of one in each of {site.cores} processes"
+            ),
+            ours=_ours(site, num_lanes, shape),
+            ceiling=ceiling,
+            plain=_plain(site, shape),
+        )
+
+
+def _ours(site: Worksite, num_lanes: int, shape: Mapping[str, Any]) -> Contestant:
+    steps = max(2, site.sizes.dream_lane_steps // num_lanes)
+
+    def run(num_steps: int) -> float:
+        return float(sum(site.everywhere(dream, _tasks(site, num_lanes, num_steps, shape))))
+
+    return Contestant(lambda: timed(lambda: run(steps)), lambda: run(2))
+
+
+def _tasks(
+    site: Worksite, num_lanes: int, num_steps: int, shape: Mapping[str, Any]
+) -> list[DreamTask]:
+    each = -(-num_lanes // site.cores)
+    counts = [min(each, num_lanes - start) for start in range(0, num_lanes, each)]
+    plain = tuple(sorted(shape.items()))
+    precision = native_precision("cpu")
+    return [DreamTask(site.models.memory, plain, count, num_steps, precision) for count in counts]
+
+
+def _plain(site: Worksite, shape: Mapping[str, Any]) -> Contestant:
+    names = ("latent_size", "action_size", "hidden_size", "num_mixtures")
+    agent = PlainAgent(**{name: shape[name] for name in names})
+
+    def run(num_steps: int) -> float:
+        return float(sum(site.everywhere(dream_plainly, [(agent, num_steps)] * site.cores)))
+
+    return Contestant(lambda: timed(lambda: run(site.sizes.plain_dream_steps)), lambda: run(5))
+
+
+def dream(task: DreamTask) -> int:
+    """Dream; runs in a worker. Returns the steps of all lanes together."""
+    import torch
+
+    memory = _memory(task)
+    controllers = _controllers(memory.shape.latent_size, memory.shape.hidden_size)
+    owners = torch.arange(task.num_lanes) % POPULATION
+    random = torch.Generator().manual_seed(torch_seed(SEED, "bench-dream"))
+    z = torch.randn(task.num_lanes, memory.shape.latent_size, generator=random)
+    state = memory.model.initial_state(task.num_lanes)
+    with torch.inference_mode():
+        for _ in range(task.num_steps):
+            action = controllers(torch.cat((z, state[0]), dim=1), owners)
+            state = memory.advance(z, action, state)
+            uniform = torch.rand(z.shape, generator=random)
+            noise = torch.randn(z.shape, generator=random)
+            z = memory.draw(state[0], uniform=uniform, noise=noise, temperature=TEMPERATURE)
+    return task.num_lanes * task.num_steps
+
+
+def _memory(task: DreamTask) -> "DreamingMemory":
+    import torch
+
+    from stages.memory.dreaming import DreamingMemory
+
+    memory = cached_memory("bench", task.memory, task.shape)
+    assert memory is not None, "a dream without a memory"
+    return DreamingMemory(memory, dtype=getattr(torch, task.precision))
+
+
+@lru_cache(maxsize=1)
+def _controllers(latent_size: int, hidden_size: int) -> "Controllers":
+    from stages.control.controllers import Controllers, ControllerShape
+
+    shape = ControllerShape(latent_size + hidden_size, 3)
+    random = generator(SEED, "bench-dream-controllers")
+    vectors = 0.1 * random.standard_normal((POPULATION, shape.num_parameters))
+    return Controllers(shape, vectors)
