@@ -64,6 +64,10 @@ class Config:
         choices=("linear", "clip"),
     )
     generations: int = setting(40, doc="generations of CMA-ES", low=1)
+    starts: int = setting(
+        1, doc="searches that begin; the best of them after start_generations goes on", low=1
+    )
+    start_generations: int = setting(8, doc="generations that each of them is given", low=1)
     population: int = setting(32, doc="candidates per generation", low=4)
     episodes: tuple[int, ...] = setting(
         (2,), doc="episodes per candidate; several values share the generations equally", low=1
@@ -170,7 +174,8 @@ class _Hunt:
         job: Job,
         progress: Monitor,
     ) -> None:
-        from stages.control.search import Search, SearchShape
+        from stages.control.restarts import Restarts
+        from stages.control.search import SearchShape
         from stages.control.search_log import SearchLog
 
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
@@ -183,18 +188,20 @@ class _Hunt:
         latent_size = vision.manifest.summary["shape"]["latent_size"]
         self.shape = self.pilot.controller(latent_size, memory_size, spec.size)
         self.basis = _basis(partial, by_kind.get("latents"), self.agent, config)
-        self.search = Search(
-            SearchShape(
-                num_parameters=(
-                    self.basis.searched(self.shape) if self.basis else self.shape.num_parameters
-                ),
-                population=config.population,
-                sigma=config.sigma,
-                sigma_end=config.sigma_end,
-                generations=config.generations,
-                covariance=config.covariance,
-                seed=torch_seed(job.seed, "search") % 2**32,
-            )
+        size = self.basis.searched(self.shape) if self.basis else self.shape.num_parameters
+        first = SearchShape(
+            num_parameters=size,
+            population=config.population,
+            sigma=config.sigma,
+            sigma_end=config.sigma_end,
+            generations=config.generations,
+            covariance=config.covariance,
+            seed=torch_seed(job.seed, "search") % 2**32,
+        )
+        others = [torch_seed(job.seed, "search", n) % 2**32 for n in range(1, config.starts)]
+        self.search = Restarts(
+            [first, *(replace(first, seed=seed) for seed in others)],
+            trial=min(config.start_generations, config.generations),
         )
         self.log = SearchLog(partial)
 
@@ -213,19 +220,19 @@ class _Hunt:
                 progress=self.progress,
             )
             self._select()
-            while self.search.generation < self.config.generations:
+            while self.search.within < self.config.generations or self.search.awaits_score:
                 self._generation()
                 self._select()
         return self._written()
 
     def _generation(self) -> None:
         """Ask, drive every candidate, tell, log."""
-        config, number = self.config, self.search.generation
+        config, number = self.config, self.search.within
         asked = self.search.ask()
         seeds = config.schedule.tracks(self.job.seed, number)  # [population, episodes]
         owned = zip(self._weights(asked), seeds, strict=True)
         rows = self.fleet.drive(
-            f"generation {number}",
+            f"generation {self.search.generation}",
             [(weights, seed) for weights, own in owned for seed in own],
             patience=config.patience,
             max_steps=config.schedule.longest_in(number),
@@ -238,9 +245,9 @@ class _Hunt:
 
     def _select(self) -> None:
         """Score the distribution's mean on held-out seeds when it is due."""
-        told, config = self.search.generation, self.config
-        due = told > 0 and (told % config.select_every == 0 or told == config.generations)
-        if due and not self.log.has_selection(told):
+        config, told, within = self.config, self.search.generation, self.search.within
+        due = within > 0 and (within % config.select_every == 0 or within == config.generations)
+        if (due or self.search.awaits_score) and not self.log.has_selection(told):
             seeds = episode_seeds("selection", self.job.seed, 0, config.select_episodes)
             weights = self._weights(self.search.mean[None])[0]
             rows = self.fleet.drive(
@@ -262,7 +269,7 @@ class _Hunt:
         self.progress.emit(
             Advanced(
                 self.search.generation,
-                self.config.generations,
+                self.search.total(self.config.generations),
                 "generations",
                 latest=f"population mean {fitness.mean():.0f}, best {fitness.max():.0f}{held_out}",
             )
@@ -293,7 +300,7 @@ class _Hunt:
             "shape": asdict(self.shape),
             "pilot": asdict(self.pilot),
             "parameters": self.shape.num_parameters,
-            "searched": self.search.shape.num_parameters,
+            "searched": self.search.active.shape.num_parameters,
             "generations": self.search.generation,
             "frames": self.log.num_frames,
             "engine": self.job.world.engine,
@@ -307,13 +314,8 @@ class _Hunt:
 def _pilot(config: Config) -> "PilotShape":
     from stages.control.pilot import PilotShape
 
-    return PilotShape(
-        features=config.features,
-        hidden=config.hidden,
-        bias=config.bias,
-        latent=config.latent,
-        squash=config.squash,
-    )
+    names = ("features", "hidden", "bias", "latent", "squash")
+    return PilotShape(**{name: getattr(config, name) for name in names})
 
 
 def _basis(

@@ -240,7 +240,10 @@ def bench(options: BenchOptions, rows: RowsArgument = None) -> None:
 
     def work(monitor: Monitor) -> Report:
         from stages.bench.bench import Request, run
+        from stages.bench.memory_use import measure
 
+        if options.memory:
+            return measure(progress=monitor)
         request = Request(
             rows=tuple(rows or ()),
             quick=options.quick,

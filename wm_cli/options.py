@@ -53,6 +53,14 @@ RowsArgument = Annotated[
 QuickOption = Annotated[
     bool, typer.Option("--quick", metavar="", help="Under a minute: smaller laps, fewer rounds.")
 ]
+MemoryOption = Annotated[
+    bool,
+    typer.Option(
+        "--memory",
+        help="Measure memory instead: peak of the training stages on 0.2 and 2 million generated "
+        "frames (10 GB of disk for some minutes).",
+    ),
+]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DEVICE = typer.Option("--device", help="Where networks are trained.")
 WORKERS = typer.Option(
@@ -86,6 +94,7 @@ class BenchOptions(OutputOptions):
     """What a benchmark may use; it needs no workspace."""
 
     quick: QuickOption = False
+    memory: MemoryOption = False
     device: Annotated[Device, DEVICE] = "auto"
     workers: Annotated[int | None, WORKERS] = None
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from math import gcd
 from typing import TYPE_CHECKING, Any
 
 from stages.agents import cached_memory
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from stages.control.controllers import Controllers
     from stages.memory.dreaming import DreamingMemory
 
-POPULATION = 64  # controllers; a lane belongs to one of them
+POPULATION = 64  # controllers at most; a lane belongs to one of them
 CEILING = "bfloat16"
 TEMPERATURE = 1.15  # what Ha & Schmidhuber 2018 dreamt Doom at; it costs nothing
 
@@ -90,14 +91,16 @@ def dream(task: DreamTask) -> int:
     import torch
 
     memory = _memory(task)
-    controllers = _controllers(memory.shape.latent_size, memory.shape.hidden_size)
-    owners = torch.arange(task.num_lanes) % POPULATION
+    inputs = memory.shape.latent_size + memory.shape.hidden_size
+    population = gcd(POPULATION, task.num_lanes)  # so that all have the same number of lanes
+    controllers = _controllers(inputs, population)
     random = torch.Generator().manual_seed(torch_seed(SEED, "bench-dream"))
     z = torch.randn(task.num_lanes, memory.shape.latent_size, generator=random)
     state = memory.model.initial_state(task.num_lanes)
     with torch.inference_mode():
         for _ in range(task.num_steps):
-            action = controllers(torch.cat((z, state[0]), dim=1), owners)
+            seen = torch.cat((z, state[0]), dim=1).view(population, -1, inputs)
+            action = controllers.in_blocks(seen).flatten(0, 1)
             state = memory.advance(z, action, state)
             uniform = torch.rand(z.shape, generator=random)
             noise = torch.randn(z.shape, generator=random)
@@ -116,10 +119,10 @@ def _memory(task: DreamTask) -> "DreamingMemory":
 
 
 @lru_cache(maxsize=1)
-def _controllers(latent_size: int, hidden_size: int) -> "Controllers":
+def _controllers(num_inputs: int, population: int) -> "Controllers":
     from stages.control.controllers import Controllers, ControllerShape
 
-    shape = ControllerShape(latent_size + hidden_size, 3)
+    shape = ControllerShape(num_inputs, 3)
     random = generator(SEED, "bench-dream-controllers")
-    vectors = 0.1 * random.standard_normal((POPULATION, shape.num_parameters))
+    vectors = 0.1 * random.standard_normal((population, shape.num_parameters))
     return Controllers(shape, vectors)

@@ -63,6 +63,21 @@ class Controllers:
             signal = torch.tanh(signal)
         return signal
 
+    def in_blocks(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Outputs [B, n, A] for n inputs of every controller, [B, n, D]: for thousands of lanes.
+
+        Without a copy of the weights per lane, but a row's last bits depend on n.
+        """
+        signal = inputs
+        for layer in range(2 if self.shape.hidden else 1):
+            weight = self.weights[f"layer{layer}.weight"].transpose(1, 2)  # [B, in, out]
+            bias = self.weights.get(f"layer{layer}.bias")
+            product = (
+                signal @ weight if bias is None else torch.baddbmm(bias[:, None], signal, weight)
+            )
+            signal = torch.tanh(product)
+        return signal
+
 
 def split_parameters(
     shape: ControllerShape, parameters: NDArray[np.floating]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from stages.artifacts.partial import Partial
 from stages.artifacts.scores import log_line, parse_log
-from stages.control.search import Search, digest_of
+from stages.control.restarts import Restarts
+from stages.control.search import digest_of
 from stages.events import Monitor
 
 LOG = "search.jsonl"
@@ -32,7 +33,7 @@ class SearchLog:
         self.best_generation = 0
         self.best_vector: NDArray[np.float64] | None = None
 
-    def replay(self, search: Search, *, progress: Monitor) -> None:
+    def replay(self, search: Restarts, *, progress: Monitor) -> None:
         """Bring a fresh search to where the log ends; a line that a death cut is dropped."""
         lines = self._partial.lines(LOG)
         self._partial.keep_lines(LOG, lines)
@@ -43,7 +44,11 @@ class SearchLog:
             self._take(record, search)
 
     def add_generation(
-        self, search: Search, asked: NDArray[np.float64], fitness: NDArray[np.float64], frames: int
+        self,
+        search: Restarts,
+        asked: NDArray[np.float64],
+        fitness: NDArray[np.float64],
+        frames: int,
     ) -> None:
         """Log what the search has just been told."""
         self._append(
@@ -57,7 +62,7 @@ class SearchLog:
             search,
         )
 
-    def add_selection(self, search: Search, rows: Sequence[Row]) -> None:
+    def add_selection(self, search: Restarts, rows: Sequence[Row]) -> None:
         """Log the returns of the search's mean vector; it is kept when they are the best so far."""
         returns, frames = zip(*rows, strict=True)
         record = {
@@ -98,16 +103,20 @@ class SearchLog:
             line = {"step": record["generation"], "frames": frames, **_measures(record)}
             yield log_line(line) + "\n"
 
-    def _append(self, record: dict[str, Any], search: Search) -> None:
+    def _append(self, record: dict[str, Any], search: Restarts) -> None:
         self._partial.append(LOG, log_line(record))
         self._take(record, search)
 
-    def _take(self, record: dict[str, Any], search: Search) -> None:
+    def _take(self, record: dict[str, Any], search: Restarts) -> None:
         self.records.append(record)
-        if "selection" in record and np.mean(record["selection"]) > self.best_score:
-            self.best_score = float(np.mean(record["selection"]))
+        if "selection" not in record:
+            return
+        score = float(np.mean(record["selection"]))
+        if score > self.best_score:
+            self.best_score = score
             self.best_generation = int(record["generation"])
             self.best_vector = search.mean
+        search.judge(score)
 
 
 def _measures(record: Mapping[str, Any]) -> dict[str, float]:

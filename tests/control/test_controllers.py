@@ -119,3 +119,13 @@ def test_a_choice_is_the_largest_output():
 def test_a_squash_that_does_not_fit_the_actions_is_refused(squash):
     with pytest.raises(UsageError, match=r"control\.squash"):
         squashes(CAR, squash)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_blocks_answer_as_lanes_do(shape):
+    random = np.random.default_rng(4)
+    controllers = Controllers(shape, random.standard_normal((3, shape.num_parameters)))
+    inputs = torch.from_numpy(random.standard_normal((3, 5, shape.num_inputs)).astype(np.float32))
+    lanes = torch.arange(3).repeat_interleave(5)
+    expected = controllers(inputs.flatten(0, 1), lanes).view(3, 5, -1)
+    torch.testing.assert_close(controllers.in_blocks(inputs), expected, rtol=0, atol=2e-6)
