@@ -174,8 +174,9 @@ def sandbox(tmp_path_factory) -> Path:
         else:
             folder.mkdir(exist_ok=True)
             shutil.copy2(source, folder / name)
-    if (ROOT / "data" / "sample").is_dir():
-        shutil.copytree(ROOT / "data" / "sample", folder / "data" / "sample")
+    for name in ("sample", "agents"):
+        if (ROOT / "data" / name).is_dir():
+            shutil.copytree(ROOT / "data" / name, folder / "data" / name)
     bin_folder = folder / ".venv" / "bin"
     bin_folder.mkdir(parents=True)
     script = f'#!/bin/sh\nexec "{sys.executable}" -m wm_cli "$@"\n'
