@@ -3,7 +3,7 @@
 What crosses to a worker is plain: paths whose digests have been checked, shapes, and parameters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from stages.artifacts.agent_folder import CONTROL, MEMORY, VISION, AgentFolder
 from stages.artifacts.artifact import Artifact
-from stages.artifacts.weights import check_shapes, unpack_tensors
+from stages.artifacts.partial import Partial
+from stages.artifacts.weights import check_shapes, pack_tensors, unpack_tensors
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, EpisodeOutcome, SettingRule, World, WorldSpec
 from stages.errors import ArtifactDamaged, UsageError
@@ -23,6 +24,7 @@ from stages.families import WEIGHTS, build_memory, build_vision, load_into
 from stages.settings.values import convert
 
 if TYPE_CHECKING:
+    from stages.control.basis import Basis
     from stages.control.controllers import ControllerShape
     from stages.control.pilot import Pilot, PilotShape
     from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 Parameters = NDArray[np.floating]
 Record = TypeVar("Record")
 MODELS = ("vision", "memory")
+BASIS = "basis.safetensors"  # mean and directions of the space that a search moves in
+BASIS_STEPS = 40_000  # recorded steps from which it is computed
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,30 @@ def load_pilot(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpe
     shape = agent.pilot.controller(vision.latent_size, memory_size, action_spec.size)
     controllers = Controllers(shape, parameters)
     return Pilot(vision, memory, controllers, shape=agent.pilot, action_spec=action_spec)
+
+
+def fitted_basis(
+    partial: Partial,
+    latents: Sequence[Artifact],
+    agent: AgentFiles,
+    num_components: int,
+    *,
+    centred: bool,
+) -> "Basis | None":
+    """The space that is searched, computed once and kept in the partial; None: every weight."""
+    from stages.artifacts.latents import LatentSet
+    from stages.control.basis import Basis, fit_basis, inputs_of
+
+    if not latents:
+        return None
+    if not partial.has(BASIS):
+        with closing(LatentSet.of(latents)) as source:
+            memory, features = load_memory(agent), agent.pilot.features
+            inputs = inputs_of(source, memory, features, limit=BASIS_STEPS)
+        fitted = fit_basis(inputs, num_components, centred=centred)
+        partial.write(BASIS, pack_tensors(asdict(fitted)))
+    tensors, _ = unpack_tensors(partial.path / BASIS)
+    return Basis(mean=tensors["mean"], directions=tensors["directions"])
 
 
 def load_memory(agent: AgentFiles) -> "MDNRNN | None":

@@ -4,14 +4,20 @@ The log `search.jsonl` is the search: it is replayed to resume, and kept to be r
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stages import stage_named
-from stages.agents import AgentFiles, Parameters, action_spec, agent_files, load_memory
+from stages.agents import (
+    BASIS,
+    AgentFiles,
+    Parameters,
+    action_spec,
+    agent_files,
+    fitted_basis,
+)
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import (
@@ -23,7 +29,7 @@ from stages.artifacts.producing import (
     only,
     produce,
 )
-from stages.artifacts.weights import pack_tensors, unpack_tensors
+from stages.artifacts.weights import pack_tensors
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, setting
 from stages.control.schedule import Schedule
@@ -37,15 +43,12 @@ from stages.training.seeding import episode_seeds, torch_seed
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from stages.control.basis import Basis
     from stages.control.pilot import PilotShape
 
 STAGE = stage_named("train-control")
 ALGORITHM = 1
 STATE = "search.safetensors"  # mean and step size at the end, and the vector that was selected
 METRICS = "metrics.jsonl"
-BASIS = "basis.safetensors"  # mean and directions of the space that was searched
-BASIS_STEPS = 40_000  # recorded steps from which it is computed
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,10 @@ class Config:
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     """What this search would be: the settings, V and M, and the data that C's inputs vary in."""
-    chosen = choose_parents(workspace, STAGE, _naming(job, config.kinds), kinds=config.kinds)
-    parents = [only(chosen[kind]) for kind in config.kinds]
+    naming = _naming(workspace, job, config.kinds)
+    chosen = choose_parents(workspace, STAGE, naming, kinds=config.kinds)
+    models = [only(chosen[kind]) for kind in config.kinds if kind != "latents"]
+    parents = [*models, *chosen.get("latents", ())]
     vision = parents[0]
     _check_engine(job.world.engine, vision)
     for parent in parents:
@@ -144,10 +149,15 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
     return produce(workspace, planned, job, build, progress=progress)
 
 
-def _naming(job: Job, kinds: Sequence[str]) -> Job:
-    """The job without named parents that a V-only controller does not read."""
-    unread = tuple(f"{kind}/" for kind in STAGE.reads if kind not in kinds)
-    kept = tuple(name for name in job.parents if not (unread and name.startswith(unread)))
+def _naming(workspace: Workspace, job: Job, kinds: Sequence[str]) -> Job:
+    """The job without named parents that are not read, and with the latents that M learnt from."""
+    kept = tuple(name for name in job.parents if name.partition("/")[0] not in STAGE.reads)
+    kept += tuple(name for name in job.parents if name.partition("/")[0] in kinds)
+    wanted = "latents" in kinds and not any(name.startswith("latents/") for name in kept)
+    if wanted and "memory" in kinds:
+        memory = only(choose_parents(workspace, STAGE, replace(job, parents=kept))["memory"])
+        named = [parent for parent in memory.manifest.parents if parent.kind == "latents"]
+        kept += tuple(workspace.resolve(parent).id for parent in named)
     return replace(job, parents=kept)
 
 
@@ -187,7 +197,10 @@ class _Hunt:
         memory_size = memory.manifest.summary["shape"]["hidden_size"] if memory else 0
         latent_size = vision.manifest.summary["shape"]["latent_size"]
         self.shape = self.pilot.controller(latent_size, memory_size, spec.size)
-        self.basis = _basis(partial, by_kind.get("latents"), self.agent, config)
+        latents = [parent for parent in parents if parent.kind == "latents"]
+        self.basis = fitted_basis(
+            partial, latents, self.agent, config.components, centred=config.bias
+        )
         size = self.basis.searched(self.shape) if self.basis else self.shape.num_parameters
         first = SearchShape(
             num_parameters=size,
@@ -316,24 +329,6 @@ def _pilot(config: Config) -> "PilotShape":
 
     names = ("features", "hidden", "bias", "latent", "squash")
     return PilotShape(**{name: getattr(config, name) for name in names})
-
-
-def _basis(
-    partial: Partial, latents: Artifact | None, agent: AgentFiles, config: Config
-) -> "Basis | None":
-    """The space that is searched, computed once and kept in the partial; None: every weight."""
-    from stages.artifacts.latents import LatentSet
-    from stages.control.basis import Basis, fit_basis, inputs_of
-
-    if latents is None:
-        return None
-    if not partial.has(BASIS):
-        with closing(LatentSet.of([latents])) as source:
-            inputs = inputs_of(source, load_memory(agent), config.features, limit=BASIS_STEPS)
-        fitted = fit_basis(inputs, config.components, centred=config.bias)
-        partial.write(BASIS, pack_tensors(asdict(fitted)))
-    tensors, _ = unpack_tensors(partial.path / BASIS)
-    return Basis(mean=tensors["mean"], directions=tensors["directions"])
 
 
 def _seeds(config: Config, root_seed: int) -> dict[str, Any]:

@@ -128,7 +128,10 @@ def write_agent(
     """Put an agent at `folder` (absolute), whole or not at all, in place of an earlier one."""
     make_folder(folder.parent)
     for stale in _left_behind(folder):
-        remove_folder(stale)
+        if stale.suffix == ".old" and not folder.exists():
+            rename_folder(stale, folder)  # the writer died between its two renames
+        else:
+            remove_folder(stale)
     entries = [FileEntry(n, len(content), digest_bytes(content)) for n, content in files.items()]
     manifest = Manifest.certified(certificate, kind=AGENTS, fingerprint=fingerprint, files=entries)
     content = manifest.to_bytes()
@@ -148,16 +151,20 @@ def write_agent(
 
 
 def _publish(aside: Path, folder: Path) -> None:
-    """Give the finished folder its name. A death between the two renames leaves none there."""
+    """Give the finished folder its name.
+
+    A death between the two renames leaves none there: the next writer puts the old one back.
+    """
     if not folder.exists():
         rename_folder(aside, folder)
         return
     old = aside.with_name(f"{aside.name}.old")
-    rename_folder(folder, old)
     try:
+        rename_folder(folder, old)
         rename_folder(aside, folder)
     except BaseException:
-        rename_folder(old, folder)
+        if old.exists() and not folder.exists():
+            rename_folder(old, folder)
         raise
     remove_folder(old)
 

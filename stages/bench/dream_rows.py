@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from stages.memory.dreaming import DreamingMemory
 
 POPULATION = 64  # controllers at most; a lane belongs to one of them
-CEILING = "bfloat16"
 TEMPERATURE = 1.15  # what Ha & Schmidhuber 2018 dreamt Doom at; it costs nothing
 
 
@@ -40,16 +39,16 @@ def dream_rows(site: Worksite) -> Iterator[Contest]:
     sizes = (shape["latent_size"], shape["action_size"])
     flop = forward_flop(*sizes, shape["hidden_size"], shape["num_mixtures"])
     flop += 2 * shape["action_size"] * (shape["latent_size"] + shape["hidden_size"])  # C
-    ceiling = matrix_ceiling(site, CEILING, flop)
+    precision = native_precision("cpu")
+    ceiling = matrix_ceiling(site, precision, flop, device="cpu")
     for num_lanes in site.sizes.dream_lanes:
         yield Contest(
             row=f"dream {num_lanes}",
             unit="steps",
             used=(
                 f"M, mixture sample and C, {num_lanes} lanes on {site.cores} workers, "
-                f"{native_precision('cpu')}; ceiling: "
-                f"matrix product in {CEILING} at {flop / 1e6:.3g} MFLOP per step; plain: a batch "
-                f"of one in each of {site.cores} processes"
+                f"{precision}; ceiling: matrix product in {precision} at {flop / 1e6:.3g} MFLOP "
+                f"per step; plain: a batch of one in each of {site.cores} processes"
             ),
             ours=_ours(site, num_lanes, shape),
             ceiling=ceiling,

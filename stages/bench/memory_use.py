@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from time import monotonic, sleep
 
 import numpy as np
@@ -168,9 +168,22 @@ def peak_of(words: Sequence[str], progress: Monitor, *, seconds: float | None = 
     """Largest resident bytes of a command, its processes added up; interrupted after a time."""
     command = [sys.executable, "-m", "wm_cli", *words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
-    )
+    with TemporaryFile() as output:  # a pipe would fill up, since nobody reads while we look
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
+        peaks, stopped = _watched(process, progress, seconds)
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    if process.returncode != 0 and not stopped:
+        raise EnvironmentLacks(f"`wm {words[0]}` failed while it was measured.", why=said[-500:])
+    return sum(peaks.values())
+
+
+def _watched(
+    process: "subprocess.Popen[bytes]", progress: Monitor, seconds: float | None
+) -> tuple[dict[int, float], bool]:
+    """Peak bytes by process until the first has ended, and whether it was told to."""
     peaks: dict[int, float] = {}
     started, stopped = monotonic(), False
     try:
@@ -185,10 +198,8 @@ def peak_of(words: Sequence[str], progress: Monitor, *, seconds: float | None = 
     finally:
         if process.poll() is None:
             process.terminate()
-        said = process.communicate()[0].decode(errors="replace")
-    if process.returncode != 0 and not stopped:
-        raise EnvironmentLacks(f"`wm {words[0]}` failed while it was measured.", why=said[-500:])
-    return sum(peaks.values())
+        process.wait()
+    return peaks, stopped
 
 
 def _family(root: int) -> list[int]:

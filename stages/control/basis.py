@@ -68,7 +68,7 @@ def fit_basis(inputs: NDArray[np.floating], num_components: int, *, centred: boo
     if num_components < 1 or len(data) < 2:
         raise AssertionError(f"{num_components} components of {len(data)} inputs")
     mean = data.mean(axis=0)
-    variances, axes = np.linalg.eigh(np.cov(data - mean, rowvar=False))
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(data - mean, rowvar=False)))
     order = np.argsort(-variances, kind="stable")[:num_components]
     deviations = np.sqrt(np.maximum(variances[order], 0))
     kept = deviations > SMALLEST * deviations[0]
@@ -79,20 +79,31 @@ def fit_basis(inputs: NDArray[np.floating], num_components: int, *, centred: boo
     return Basis(mean if centred else np.zeros_like(mean), directions)
 
 
-@torch.inference_mode()
 def inputs_of(
     source: LatentSource, memory: MDNRNN | None, features: str, *, limit: int
 ) -> NDArray[np.float32]:
-    """What C would have seen in about `limit` recorded steps, [n, D], with z = mu."""
-    total = int(source.lengths.sum())
-    stride = max(1, total // limit)
-    chosen = range(0, len(source.lengths), stride)
-    pieces = [
-        _unrolled([source.episode(number) for number in chosen[start : start + LANES]], memory)
-        for start in range(0, len(chosen), LANES)
-    ]
-    joined = (join_features(features, z, h, c) for piece in pieces for z, h, c in piece)
-    return torch.cat(list(joined)).numpy()
+    """What C would have seen in about `limit` recorded steps, [n, D], with z = mu.
+
+    Computed on one math thread, as C will be driven: more would give other last bits.
+    """
+    lengths = source.lengths
+    chosen = range(0, len(lengths), max(1, int(lengths.sum()) // limit))
+    every = max(1, int(lengths[list(chosen)].sum()) // limit)  # steps of few long episodes
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            rows = [
+                join_features(features, z, h, c)
+                for start in range(0, len(chosen), LANES)
+                for step, (z, h, c) in enumerate(
+                    _unrolled([source.episode(n) for n in chosen[start : start + LANES]], memory)
+                )
+                if step % every == 0
+            ]
+            return torch.cat(rows).numpy()
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def _unrolled(

@@ -8,7 +8,7 @@ from stages import Stage
 from stages.artifacts.artifact import AGENTS, Artifact
 from stages.artifacts.producing import Plan
 from stages.artifacts.workspace import Workspace
-from stages.errors import InputMissing, InputsMismatch
+from stages.errors import InputMissing, InputsMismatch, UsageError
 from stages.pipeline import Prepared, family_stages, parents_among, verb
 
 
@@ -35,7 +35,7 @@ def expectations(prepared: Prepared) -> Iterator[Expectation]:
         job = replace(prepared.job, parents=parents_among(stage, made))
         try:
             plan = verb(stage).plan(prepared.workspace, prepared.config(stage), job)
-        except (InputsMismatch, InputMissing) as error:
+        except (InputsMismatch, InputMissing, UsageError) as error:
             yield _unmet(stage, newest, visiting, error.what)
             stale = stage.name
             continue

@@ -58,8 +58,8 @@ class SequenceBatches:
     With `window` 0 they are whole episodes, every one once per epoch, epochs without a gap. Else
     they are `window` steps long and begin anywhere in an episode that is long enough; an episode
     is chosen as often as its number of steps says, and a short one is padded. Memory is bounded:
-    windows come from pools of about `pool` steps. A pool serves as many batches as it has steps
-    for, and the pools of an epoch hold every episode once, shuffled.
+    windows come from pools of about `pool` steps, and no more whole episodes are kept. A pool
+    serves as many batches as it has steps for, and the pools of an epoch hold every episode once.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class SequenceBatches:
         self.num_steps = int(self._lengths.sum())  # of all episodes together
         self._pool_size = pool
         self._epoch: tuple[int, int, list[_Pool]] | None = None  # number, first step, pools
+        if self.num_steps <= pool:
+            self._reader.keep(self._episodes.tolist())
 
     def batch(self, step: int) -> SequenceBatch:
         """The batch of training step `step` (from 0)."""

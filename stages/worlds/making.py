@@ -111,7 +111,8 @@ def check_random_start(env: str, engine: str) -> None:
         raise UsageError(
             f"Episodes of {env} on {engine} cannot begin at a random place.",
             why="Only the car of CarRacing can be moved along its track, on gymnasium's engines.",
-            fix="Use --set rollout.random_start=false.",
+            fix="Use --set rollout.random_start=false"
+            + (f", or --set world.engine={GYMNASIUM_FAST}." if env.startswith("CarR") else "."),
         )
 
 

@@ -25,7 +25,10 @@ def open_lane(
     """
     if env.startswith("CarRacing"):
         lane = _open_car_racing(env, max_frames, culled=culled)
-        lane.env.unwrapped.random_start = random_start
+        if random_start:
+            lane.env.unwrapped.random_start = True
+            # Its rule of 95 % would end a lap where the car first meets tile 0.
+            lane.env.unwrapped.lap_complete_percent = 1.0
         return lane
     _register_atari()
     return Lane(_make(_spec(env), max_frames))
