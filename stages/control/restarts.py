@@ -1,7 +1,7 @@
 """Several searches begin, and the most promising goes on.
 
 The first generations of a search decide a lot by luck: after eight generations of the same search
-two seeds were at 460 and 100 (docs/experiments.md). They are also the cheapest, since episodes are
+two seeds stood at 462 and 104 (docs/experiments.md). They are also the cheapest, since episodes are
 short then. So some searches begin with other draws on the same tracks; after `trial` generations
 the mean vector of each is scored on held-out seeds, and the best search goes on alone.
 """

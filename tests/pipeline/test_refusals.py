@@ -65,6 +65,16 @@ def test_a_memory_of_another_vision_is_refused_with_both_sides(workspace):
     assert states["sample-latents"] == states["train-memory"] == "stale"
 
 
+def test_models_that_are_named_bring_the_latents_they_learnt_from(workspace):
+    wm("train-vision", "-w", workspace, "--set", "vision.steps=3")
+    wm("sample-latents", "-w", workspace)
+    done = wm("train-control", "-w", workspace, "--from", "vision/0001", "--from", "memory/0001")
+    assert "up to date" in done.said
+    own = ("--from", "latents/0002")
+    refused = wm("train-control", "-w", workspace, "--from", "vision/0001", *own, code=5)
+    assert "latents/0002" in refused.said
+
+
 def test_pictures_of_another_size_are_refused_with_both_sides(workspace):
     before = digests(workspace)
     done = wm("train-vision", "-w", workspace, "--set", "world.size=32", code=5)

@@ -42,12 +42,13 @@ def test_again_everything_is_up_to_date_and_nothing_is_written(finished):
 
 def test_parents_are_named_by_what_they_hold(finished):
     held = digests(finished)
+    searched = manifest(finished, "control/0001")["config"]["control"]["components"]
     expected = {
         "rollouts": set(),
         "vision": {"rollouts"},
         "latents": {"rollouts", "vision"},
         "memory": {"latents", "vision"},
-        "control": {"vision", "memory"},
+        "control": {"vision", "memory", *(["latents"] if searched else [])},
         "evaluations": {"control", "vision", "memory"},
     }
     for kind, kinds in expected.items():
