@@ -116,3 +116,22 @@ def test_the_saved_controller_is_the_mean_that_was_selected(finished):
     selected = load_file(folder / "search.safetensors")["selected"]
     assert np.array_equal(joined, selected.astype(np.float32))
     assert joined.size == manifest["summary"]["parameters"]
+
+
+def test_a_controller_found_in_a_small_space_answers_as_docs_formats_says(micro_workspace):
+    from safetensors.numpy import load_file
+
+    folder, manifest = oracle.find(micro_workspace, "control")
+    weights = load_file(folder / "weights.safetensors")
+    basis = load_file(folder / "basis.safetensors")
+    selected = load_file(folder / "search.safetensors")["selected"]
+    num_outputs, num_inputs = weights["layer0.weight"].shape
+    num_components = len(basis["directions"])
+    assert selected.size == manifest["summary"]["searched"] == num_outputs * (num_components + 1)
+    small = selected[: num_outputs * num_components].reshape(num_outputs, num_components)
+    random = np.random.default_rng(0)
+    for x in random.standard_normal((5, num_inputs)):
+        seen = basis["directions"] @ (x - basis["mean"])
+        expected = small @ seen + selected[num_outputs * num_components :]
+        found = weights["layer0.weight"] @ x + weights["layer0.bias"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-3)

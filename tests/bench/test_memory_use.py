@@ -42,7 +42,7 @@ def test_a_stage_that_fails_is_no_measurement(free_memory):
 
 @pytest.mark.pipeline
 def test_every_stage_is_measured_on_generated_data(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory_use, "ENCODING_SECONDS", 3.0)
+    monkeypatch.setattr(memory_use, "ENCODING_SECONDS", 300.0)  # to its end
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     report = memory_use.measure(progress=Silent(), sizes=(9_000, 17_000), batches=2)
     (table,) = report.tables
