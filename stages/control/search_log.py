@@ -1,4 +1,4 @@
-"""The log of a search: enough to resume it exactly (in the same space), and the history that people read.
+"""The log of a search: enough to resume it in the same space, and the history that people read.
 
 `search.jsonl` has a line per generation (fitness of every candidate, digest of what was asked,
 step size, engine frames) and a line per scored mean vector. `pending.jsonl` holds the finished
