@@ -17,16 +17,19 @@ from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from stages.artifacts.latents import LatentSet
     from stages.memory.losses import Sequences
     from stages.memory.mdn_rnn import MDNRNN
+    from stages.training.parts import Part
     from stages.training.sequences import SequenceBatch
     from stages.training.session import Session
 
 STAGE = stage_named("train-memory")
-ALGORITHM = 2
+ALGORITHM = 3
 HELD_OUT_STEP = 1 << 40  # noise of held-out batches: beyond every training step
 MAX_BASELINE_STEPS = 50_000  # transitions on which the baselines are fitted and scored
 
@@ -166,17 +169,27 @@ def _loss(
     session: "Session",
     config: Config,
     seed: int,
-) -> "Callable[[int], dict[str, torch.Tensor]]":
+) -> "Callable[[int], list[Part]]":
     """The loss of a training step: a function of the step and the model alone."""
     from stages.memory.losses import draw_sequences, training_loss
+    from stages.training.parts import Part, cut_rows
 
     dtype = training_dtype(config.precision)
 
-    def loss(step: int) -> "dict[str, torch.Tensor]":
-        found = batch(step)
-        noise = found.noise(seed=seed, step=step)
-        sequences = draw_sequences(found, noise, device=session.device)
-        return training_loss(model, sequences, dtype=dtype, end_weight=config.end_weight)
+    def part(found: "SequenceBatch", noise: "NDArray[np.float32]", weight: float) -> Part:
+        def compute() -> "dict[str, torch.Tensor]":
+            sequences = draw_sequences(found, noise, device=session.device)
+            return training_loss(model, sequences, dtype=dtype, end_weight=config.end_weight)
+
+        return Part(weight, compute)
+
+    def loss(step: int) -> list[Part]:
+        whole = batch(step)
+        noise = whole.noise(seed=seed, step=step)
+        cut = cut_rows(len(noise), num_threads=session.threads, device=session.device)
+        found = [(whole.rows(rows), noise[rows]) for rows in cut]
+        num_steps = max(1, int(whole.mask.sum()))  # that count: a short episode weighs less
+        return [part(one, drawn, one.mask.sum() / num_steps) for one, drawn in found]
 
     return loss
 

@@ -24,14 +24,13 @@ from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
 
 if TYPE_CHECKING:
-    import torch
-
     from stages.artifacts.episodes import EpisodeSet
+    from stages.training.parts import Part
     from stages.training.session import Session
     from stages.vision.vae import VAE
 
 STAGE = stage_named("train-vision")
-ALGORITHM = 2
+ALGORITHM = 3
 PICTURE = "reconstructions.png"  # originals above what V makes of them
 TRAVERSAL = "traversal.png"  # a frame while single latent dimensions move
 NUM_PICTURED = 12  # frames in the first picture
@@ -134,21 +133,32 @@ def _loss(
     session: "Session",
     config: Config,
     seed: int,
-) -> "Callable[[int], dict[str, torch.Tensor]]":
+) -> "Callable[[int], list[Part]]":
     """The loss of a training step: a function of the step and the model alone."""
     import torch
 
     from stages.training.batches import to_float
     from stages.training.device import torch_generator
+    from stages.training.parts import Part, cut_rows
     from stages.vision.losses import vae_loss
 
     dtype = training_dtype(config.precision)
 
-    def loss(step: int) -> dict[str, torch.Tensor]:
-        frames = to_float(batch(step), session.device)
+    def part(recorded: Frames, noise: torch.Tensor, weight: float) -> Part:
+        def compute() -> dict[str, torch.Tensor]:
+            frames = to_float(recorded, session.device)
+            return vae_loss(model(frames, noise, dtype=dtype), frames, kl_floor=config.kl_floor)
+
+        return Part(weight, compute)
+
+    def loss(step: int) -> list[Part]:
+        frames = batch(step)
         random = torch_generator(seed, "vision-noise", step, device=session.device)
         noise = torch.randn(len(frames), model.latent_size, generator=random, device=session.device)
-        return vae_loss(model(frames, noise, dtype=dtype), frames, kl_floor=config.kl_floor)
+        cut = cut_rows(len(frames), num_threads=session.threads, device=session.device)
+        return [
+            part(frames[rows], noise[rows], (rows.stop - rows.start) / len(frames)) for rows in cut
+        ]
 
     return loss
 

@@ -5,7 +5,7 @@ of threads equals the uninterrupted one bit for bit, its metrics included.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from stages.artifacts.weights import Tensors, check_shapes
 from stages.errors import Interrupted, NumbersBad
 from stages.events import Advanced, Monitor
+from stages.training.parts import Crew, Part, crew
 
 MODEL, MEAN, SQUARE, SUMS = "model/", "adam/mean/", "adam/square/", "sums/"
 
-Loss = Callable[[int], Mapping[str, torch.Tensor]]  # step -> scalars; "loss" is minimised
+Loss = Callable[[int], Sequence[Part]]  # the parts of a step's batch
 Metrics = Mapping[str, float]
 
 
@@ -72,8 +73,8 @@ def fit(
 
     Args:
         model: on its device, with its initial weights.
-        loss: scalars of one step, a function of the step and the model alone: noise comes from
-            generators seeded with the step.
+        loss: the parts of one step, functions of the step and the model alone: noise comes from
+            generators seeded with the step. The math threads are shared out among them.
         plan: how.
         save: stores a checkpoint; called every plan.checkpoint_seconds, on interruption and at
             the end, and never with a state that is not finite.
@@ -87,25 +88,26 @@ def fit(
         NumbersBad: the loss or its gradient is not finite; the last checkpoint stays.
         Interrupted: the monitor said so; a checkpoint is saved first.
     """
-    trainer = _Trainer(model, loss, plan)
-    if state is not None:
-        trainer.restore(state)
-    saved_step, saved_at = trainer.step, clock()
-    model.train()
-    while trainer.step < plan.num_steps:
-        try:
-            monitor.poll()
-        except Interrupted:
-            if trainer.step > saved_step:
+    with crew(torch.get_num_threads()) as threads:
+        trainer = _Trainer(model, loss, plan, threads)
+        if state is not None:
+            trainer.restore(state)
+        saved_step, saved_at = trainer.step, clock()
+        model.train()
+        while trainer.step < plan.num_steps:
+            try:
+                monitor.poll()
+            except Interrupted:
+                if trainer.step > saved_step:
+                    save(trainer.state(saved_step))
+                raise
+            value = trainer.advance(saved_step)
+            if trainer.step % plan.log_every == 0:
+                log(trainer.take_means())
+            monitor.emit(Advanced(trainer.step, plan.num_steps, "steps", f"loss {value:.4g}"))
+            if clock() - saved_at >= plan.checkpoint_seconds:
                 save(trainer.state(saved_step))
-            raise
-        value = trainer.advance(saved_step)
-        if trainer.step % plan.log_every == 0:
-            log(trainer.take_means())
-        monitor.emit(Advanced(trainer.step, plan.num_steps, "steps", f"loss {value:.4g}"))
-        if clock() - saved_at >= plan.checkpoint_seconds:
-            save(trainer.state(saved_step))
-            saved_step, saved_at = trainer.step, clock()
+                saved_step, saved_at = trainer.step, clock()
     last = trainer.state(saved_step)
     if trainer.step > saved_step:
         save(last)
@@ -115,22 +117,23 @@ def fit(
 class _Trainer:
     """Model, optimiser and the sums behind the next line of metrics."""
 
-    def __init__(self, model: torch.nn.Module, loss: Loss, plan: Plan) -> None:
+    def __init__(self, model: torch.nn.Module, loss: Loss, plan: Plan, threads: Crew) -> None:
         self.step = 0
-        self._model, self._loss, self._plan = model, loss, plan
+        self._model, self._loss, self._plan, self._threads = model, loss, plan, threads
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._adam = torch.optim.Adam(self._trained.values(), lr=plan.learning_rate, fused=True)
         self._sums: dict[str, float] = {}
 
     def advance(self, saved_step: int) -> float:
         """One step of Adam; the loss before it."""
-        scalars = self._loss(self.step)
-        names = list(scalars)
-        values = torch.stack([scalars[name].detach().double() for name in names]).tolist()
-        found = dict(zip(names, values, strict=True))
+        learnt = self._threads.learn(self._loss(self.step), self._trained.values())
+        found = learnt.scalars
         self._require_finite("loss", found["loss"], saved_step)
-        self._adam.zero_grad(set_to_none=True)
-        scalars["loss"].backward()  # type: ignore[no-untyped-call]
+        for (name, parameter), gradient in zip(
+            self._trained.items(), learnt.gradients, strict=True
+        ):
+            assert gradient is not None, f"the loss does not depend on {name}"
+            parameter.grad = gradient
         found["grad_norm"] = self._gradient_norm()
         self._require_finite("gradient", found["grad_norm"], saved_step)
         self._adam.param_groups[0]["lr"] = self._plan.rate(self.step)
@@ -144,10 +147,8 @@ class _Trainer:
 
     def _gradient_norm(self) -> float:
         """Euclidean norm over all parameters, before clipping."""
-        gradients = {name: p.grad for name, p in self._trained.items() if p.grad is not None}
-        unused = sorted(self._trained.keys() - gradients.keys())
-        assert not unused, f"the loss does not depend on {unused}"
-        return float(torch.nn.utils.get_total_norm(gradients.values()))
+        gradients = [p.grad for p in self._trained.values() if p.grad is not None]
+        return float(torch.nn.utils.get_total_norm(gradients))
 
     def take_means(self) -> dict[str, float]:
         """Means since the last call, for one line of metrics."""

@@ -5,7 +5,7 @@ Axes as in contracts.py; an episode or window of T steps has T + 1 latents.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +45,11 @@ class SequenceBatch:
     ends: Bools  # [B, T] the episode terminated with this step; a time limit is no end
     mask: Bools  # [B, T] steps that exist
     first: Bools  # [B] the sequence begins with its episode's first frame
+
+    def rows(self, rows: slice) -> "SequenceBatch":
+        """Some of the sequences."""
+        parts = {field.name: getattr(self, field.name)[rows] for field in fields(self)}
+        return SequenceBatch(**parts)
 
     def noise(self, *, seed: int, step: int) -> Floats:
         """Standard normal numbers [B, T + 1, Z] to draw this step's z with (latents.draw)."""

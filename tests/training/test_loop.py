@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from training_samples import in_one_part
 
 from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.errors import ArtifactDamaged, Interrupted, NumbersBad
@@ -59,9 +60,8 @@ def ignore(_):
 def run(plan=PLAN, *, state=None, seed=0, save=ignore, log=ignore, monitor=None, **kwargs):
     model = make_model(seed)
     monitor = monitor or Silent()
-    return fit(
-        model, make_loss(model), plan, save=save, log=log, monitor=monitor, state=state, **kwargs
-    )
+    loss = in_one_part(make_loss(model))
+    return fit(model, loss, plan, save=save, log=log, monitor=monitor, state=state, **kwargs)
 
 
 def through_a_file(state):
@@ -139,7 +139,7 @@ def test_metrics_are_means_over_the_interval():
         return found
 
     plan = Plan("vision", 3, 12, 0.01, log_every=4)
-    fit(model, noted, plan, save=ignore, log=lines.append, monitor=Silent())
+    fit(model, in_one_part(noted), plan, save=ignore, log=lines.append, monitor=Silent())
     for number, line in enumerate(lines):
         expected = np.mean(losses[4 * number : 4 * number + 4])
         assert line["loss"] == pytest.approx(expected, rel=1e-12)
@@ -207,13 +207,23 @@ def test_frozen_parameters_stay_and_are_kept():
 
     model = frozen()
     before = model[0].bias.detach().clone().numpy()
-    state = fit(model, make_loss(model), PLAN, save=ignore, log=ignore, monitor=Silent())
+    state = fit(
+        model, in_one_part(make_loss(model)), PLAN, save=ignore, log=ignore, monitor=Silent()
+    )
     assert np.array_equal(state.weights()["0.bias"], before)
     assert not any("0.bias" in name for name in state.tensors if name.startswith("adam"))
     again = frozen()
     half = TrainingState(state.step, through_a_file(state).tensors)
     assert_equal(
-        fit(again, make_loss(again), PLAN, save=ignore, log=ignore, monitor=Silent(), state=half),
+        fit(
+            again,
+            in_one_part(make_loss(again)),
+            PLAN,
+            save=ignore,
+            log=ignore,
+            monitor=Silent(),
+            state=half,
+        ),
         state,
     )
 
@@ -234,7 +244,7 @@ def test_a_bad_loss_stops_and_keeps_the_last_good_state(bad):
     with pytest.raises(NumbersBad) as caught:
         fit(
             model,
-            spoiled,
+            in_one_part(spoiled),
             plan,
             save=saved.append,
             log=ignore,
@@ -260,7 +270,7 @@ def test_a_bad_gradient_of_a_good_loss_stops_before_the_step():
 
     saved = []
     with pytest.raises(NumbersBad, match="gradient"):
-        fit(model, loss, PLAN, save=saved.append, log=ignore, monitor=Silent())
+        fit(model, in_one_part(loss), PLAN, save=saved.append, log=ignore, monitor=Silent())
     assert saved == []
     assert all(torch.isfinite(p).all() for p in model.parameters())
 

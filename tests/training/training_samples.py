@@ -4,6 +4,7 @@ import numpy as np
 
 from stages.artifacts.episodes import EpisodeRecord, EpisodeSet, EpisodeShard, EpisodeShardWriter
 from stages.artifacts.latents import LatentRecord, LatentSet, LatentShard, latents_image
+from stages.training.parts import Part
 
 
 def frame(episode, row):
@@ -71,3 +72,8 @@ def latent_set(folder, records, *, per_shard):
         path.write_bytes(latents_image(records[start : start + per_shard]))
         shards.append(LatentShard(path))
     return LatentSet(shards)
+
+
+def in_one_part(loss):
+    """A function of the step to scalars as `fit` takes it."""
+    return lambda step: [Part(1.0, lambda: loss(step))]
