@@ -1,5 +1,9 @@
 """Where tensors live and how many threads compute."""
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from stages.errors import EnvironmentLacks, UsageError
@@ -7,6 +11,13 @@ from stages.execution.cores import available_cores
 from stages.training.seeding import torch_seed
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# Parameters of glibc's mallopt, and their values while freed memory is kept.
+_KEEPING = {
+    -1: 2**31 - 1,  # M_TRIM_THRESHOLD: give nothing back
+    -2: 2**26,  # M_TOP_PAD: ask for so much more than is needed
+    -3: 2**30,  # M_MMAP_THRESHOLD: smaller pieces come from what is kept
+    -8: 1,  # M_ARENA_MAX: one heap for all threads; others are limited to 64 MB
+}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -42,6 +53,23 @@ def use_threads(num_threads: int) -> int:
     resolved = num_threads or available_cores()
     torch.set_num_threads(resolved)
     return resolved
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep what is freed for the next step, and give it back at the end; glibc only.
+
+    Large tensors are otherwise returned to the system and fetched again in every step, page by
+    page, and threads wait for each other while they do (docs/experiments.md).
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+        for parameter, value in _KEEPING.items():
+            library.mallopt(parameter, value)
+        yield
+        library.malloc_trim(0)
+    else:
+        yield
 
 
 def torch_generator(seed: int, *path: str | int, device: torch.device) -> torch.Generator:

@@ -14,6 +14,8 @@ from itertools import pairwise
 
 import torch
 
+from stages.training.device import freed_memory_kept, use_threads
+
 MIN_ROWS = 16  # of a part: below it, a matrix product costs as much as one of 16 rows
 
 Scalars = Mapping[str, torch.Tensor]  # means over the rows of a part; "loss" is minimised
@@ -56,6 +58,7 @@ class Crew:
         each = max(1, self._num_threads // len(parts))
         others = [self._pool.submit(_learn, part, wanted, each) for part in parts[1:]]
         learnt = [_learn(parts[0], wanted, each), *(one.result() for one in others)]
+        use_threads(self._num_threads)
         total = learnt[0]
         for one in learnt[1:]:
             for name, value in one.scalars.items():
@@ -69,17 +72,16 @@ class Crew:
 
 @contextmanager
 def crew(num_threads: int) -> Iterator[Crew]:
-    """A crew of so many math threads; afterwards this thread has all of them again."""
-    with ThreadPoolExecutor(max(1, num_threads), thread_name_prefix="part") as pool:
+    """A crew of so many math threads; outside `learn` this thread has all of them."""
+    with freed_memory_kept(), ThreadPoolExecutor(num_threads, "part") as pool:
         try:
             yield Crew(pool, num_threads)
         finally:
-            torch.set_num_threads(num_threads)
+            use_threads(num_threads)
 
 
 def _learn(part: Part, parameters: Sequence[torch.Tensor], num_threads: int) -> Summed:
-    if torch.get_num_threads() != num_threads:
-        torch.set_num_threads(num_threads)  # of this thread
+    use_threads(num_threads)  # of this thread
     scalars = part.compute()
     loss = scalars["loss"] * part.weight
     gradients: list[torch.Tensor | None] = [
