@@ -1,11 +1,16 @@
 """M for dreams of many lanes: two matrix products per step, bfloat16 where asked, few passes.
 
 The density and its draws are those of `mdn_rnn` and `mixture`, which are the reference; the
-weights are copied once, in another order. Inference only.
-Axes: `B` lanes, `Z` latent size, `A` action size, `H` LSTM units, `K` components.
+weights are copied once, in another order. Lanes are taken in blocks whose gates stay in a core's
+cache. Inference only.
+Axes: `B` lanes, `b` lanes of a block, `Z` latent size, `A` action size, `H` LSTM units, `K`
+components, `I` inputs of the LSTM's product: h, z, a, perhaps the restart flag, 1 for the bias,
+zeros.
 """
 
 import math
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +21,17 @@ from stages.memory.mdn_rnn import MDNRNN
 from stages.memory.mixture import MIN_TEMPERATURE, check_temperature
 
 PAIR = 32  # the products' inner length is a multiple of it: what a matrix unit takes at once
+BLOCK = 512  # lanes at once
+
+
+class _Scratch(NamedTuple):
+    """What a block of lanes is computed in."""
+
+    inputs: Tensor  # [b, I]
+    product: Tensor  # [b, 4H]
+    gates: Tensor  # float32 [b, 4H]
+    head: Tensor  # [3 * Z * K, b]
+    raw: Tensor  # float32 [3 * Z * K, b]
 
 
 class DreamingMemory:
@@ -28,35 +44,66 @@ class DreamingMemory:
         self.dtype = dtype
         lstm = model.lstm
         with torch.no_grad():
-            weight = torch.cat((lstm.weight_hh, lstm.weight_ih), dim=1)  # [4H, H + inputs]
-            self._padding = -weight.shape[1] % PAIR
-            weight = functional.pad(weight, (0, self._padding))
-            self._weight = _sigmoids_first(weight).to(dtype).t()
-            self._bias = _sigmoids_first(lstm.bias + lstm.offset).to(dtype)
-            self._gates = lstm.bias.new_empty(0, len(self._bias))
+            bias = (lstm.bias + lstm.offset)[:, None]
+            weight = torch.cat(
+                (lstm.weight_hh, lstm.weight_ih, bias), dim=1
+            )  # [4H, H + inputs + 1]
+            self._filled = weight.shape[1]
+            weight = functional.pad(weight, (0, -self._filled % PAIR))
+            self._weight = _sigmoids_first(weight).to(dtype).t()  # [I, 4H]
             self._head_weight = model.head.weight.to(dtype, copy=True)  # [3 * Z * K, H]
-            self._head_bias = model.head.bias.to(dtype, copy=True)[:, None]
+            self._head_bias = model.head.bias.to(torch.float32, copy=True)[:, None]
+        self._scratch: dict[int, _Scratch] = {}  # by lanes of a block
 
     @torch.inference_mode()
     def advance(self, z: Tensor, a: Tensor, state: State, restart: Tensor | None = None) -> State:
         """One step: z [B, Z] and a [B, A] into float32 (h, c); `restart` bool [B] as in M."""
+        if self.shape.restart_flag:
+            assert restart is not None, "this memory has a restart flag: say which lanes restart"
+        h, c = torch.empty_like(state[0]), torch.empty_like(state[1])
+        for block in _blocks(len(z)):
+            restarting = None if restart is None else restart[block]
+            before = state[0][block], state[1][block]
+            self._advance(z[block], a[block], before, restarting, (h[block], c[block]))
+        return h, c
+
+    def _advance(
+        self, z: Tensor, a: Tensor, state: State, restart: Tensor | None, into: State
+    ) -> None:
+        """One step of a block of lanes, its (h, c) written `into` these."""
         h, c = state
         if restart is not None:
             h, c = (torch.where(restart[:, None], 0.0, part) for part in state)
+        scratch = self._scratch_for(len(z))
+        inputs, gates = scratch.inputs, scratch.gates
         parts = [h, z, a]
-        if self.shape.restart_flag:
-            assert restart is not None, "this memory has a restart flag: say which lanes restart"
+        if restart is not None and self.shape.restart_flag:
             parts.append(restart[:, None])
-        if self._padding:
-            parts.append(h.new_zeros(len(h), self._padding))
-        inputs = torch.cat([part.to(self.dtype) for part in parts], dim=1)
-        if len(h) != len(self._gates):  # kept: new memory costs more than what is written into it
-            self._gates = h.new_empty(len(h), len(self._bias))
-        gates = self._gates.copy_(torch.addmm(self._bias, inputs, self._weight))  # [B, 4H]
+        start = 0
+        for part in parts:
+            inputs[:, start : start + part.shape[1]].copy_(part)
+            start += part.shape[1]
+        gates.copy_(torch.mm(inputs, self._weight, out=scratch.product))
         gates[:, : 3 * self.shape.hidden_size].sigmoid_()
         show, take, keep, new = gates.chunk(4, dim=1)
-        c = (keep * c).addcmul_(take, new.tanh_())
-        return torch.tanh(c).mul_(show), c
+        c = torch.mul(keep, c, out=into[1]).addcmul_(take, new.tanh_())
+        torch.tanh(c, out=into[0]).mul_(show)
+
+    def _scratch_for(self, num_lanes: int) -> "_Scratch":
+        """New memory costs more than filling it; kept for one block size and its remainder."""
+        if num_lanes not in self._scratch:
+            if len(self._scratch) > 1:
+                self._scratch.clear()
+            self._scratch[num_lanes] = self._new_scratch(num_lanes)
+        return self._scratch[num_lanes]
+
+    def _new_scratch(self, num_lanes: int) -> "_Scratch":
+        width, num_gates = self._weight.shape
+        inputs = self._weight.new_zeros(num_lanes, width)
+        inputs[:, self._filled - 1] = 1
+        product = self._weight.new_empty(num_lanes, num_gates)
+        head = self._weight.new_empty(len(self._head_weight), num_lanes)
+        return _Scratch(inputs, product, product.float(), head, head.float())
 
     @torch.inference_mode()
     def draw(self, h: Tensor, *, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
@@ -66,25 +113,41 @@ class DreamingMemory:
         lane's dream does not depend on its place.
         """
         check_temperature(temperature)
-        product = torch.addmm(self._head_bias, self._head_weight, h.to(self.dtype).t())
-        raw = product.float().view(3, self.shape.latent_size, -1, len(h))  # [3, Z, K, B]
-        # Lanes last: every pass runs along them, where a mixture's five components would not fill
-        # a vector register.
+        drawn = torch.empty_like(noise)
+        for block in _blocks(len(h)):
+            drawn[block] = self._draw(h[block], uniform[block], noise[block], temperature)
+        return drawn
+
+    def _draw(self, h: Tensor, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """`draw` of a block of lanes; a view whose memory has lanes last.
+
+        Every pass runs along the lanes, where a mixture's five components would not fill a vector
+        register.
+        """
+        scratch = self._scratch_for(len(h))
+        torch.mm(self._head_weight, h.to(self.dtype).t(), out=scratch.head)
+        raw = scratch.raw.copy_(scratch.head).add_(self._head_bias)
+        raw = raw.view(3, self.shape.latent_size, -1, len(h))  # [3, Z, K, b]
         logit, mean, _ = raw
         if temperature < MIN_TEMPERATURE:
             likeliest: Tensor = mean.gather(1, logit.argmax(1, keepdim=True)).squeeze(1)
-            return likeliest.t().contiguous()
+            return likeliest.t()
         share = logit.sub_(logit.amax(1, keepdim=True)).div_(temperature).exp_()
-        place = share.sum(1).mul_(uniform.t())  # [Z, B], lanes last in memory too
+        place = share.sum(1).mul_(uniform.t())  # [Z, b], lanes last in memory too
         passed = share[:, 0].clone()
-        chosen, others = raw[1:, :, 0].contiguous(), raw[1:].unbind(2)  # [2, Z, B] each
+        chosen, others = raw[1:, :, 0].contiguous(), raw[1:].unbind(2)  # [2, Z, b] each
         for k in range(1, self.shape.num_mixtures):
             # At weights of 0 and 1 lerp is exact; torch.where takes six times as long.
             chosen.lerp_(others[k], (place >= passed).float())
             passed += share[:, k]
         mean_of_it, log_sigma = chosen
         sigma = log_sigma.clamp_(min=self.shape.min_log_sigma).exp_().mul_(math.sqrt(temperature))
-        return torch.addcmul(mean_of_it, sigma, noise.t()).t().contiguous()
+        return torch.addcmul(mean_of_it, sigma, noise.t()).t()
+
+
+def _blocks(num_lanes: int) -> Iterator[slice]:
+    for start in range(0, num_lanes, BLOCK):
+        yield slice(start, min(start + BLOCK, num_lanes))
 
 
 def _sigmoids_first(gates: Tensor) -> Tensor:
