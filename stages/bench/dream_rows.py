@@ -60,7 +60,7 @@ def _ours(site: Worksite, num_lanes: int, shape: Mapping[str, Any]) -> Contestan
     steps = max(2, site.sizes.dream_lane_steps // num_lanes)
 
     def run(num_steps: int) -> float:
-        return float(sum(site.everywhere(dream, _tasks(site, num_lanes, num_steps, shape))))
+        return site.total(dream, _tasks(site, num_lanes, num_steps, shape))
 
     return Contestant(lambda: timed(lambda: run(steps)), lambda: run(2))
 
@@ -80,7 +80,7 @@ def _plain(site: Worksite, shape: Mapping[str, Any]) -> Contestant:
     agent = PlainAgent(**{name: shape[name] for name in names})
 
     def run(num_steps: int) -> float:
-        return float(sum(site.everywhere(dream_plainly, [(agent, num_steps)] * site.cores)))
+        return site.total(dream_plainly, [(agent, num_steps)] * site.cores)
 
     return Contestant(lambda: timed(lambda: run(site.sizes.plain_dream_steps)), lambda: run(5))
 

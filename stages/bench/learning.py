@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.artifacts.artifact import Artifact
 from stages.bench.model_rows import memory_sizes, precision_of
-from stages.bench.plain_training import plain_memory_step, plain_vision_step
+from stages.bench.plain_training import PlainTraining, plain_memory_step, plain_vision_step
 from stages.bench.worksite import SEED, Worksite
 from stages.families import build_memory, build_vision
 
@@ -74,12 +74,13 @@ def learn_vision(site: Worksite, num_steps: int) -> Learnt:
             device=site.device,
             weights=weights,
         )
-        for step in range(num_steps):
-            site.progress.poll()
+
+        def inputs(step: int) -> tuple[Any, ...]:
             frames = batches.batch(step)
             random = torch_generator(SEED, "vision-noise", step, device=site.device)
-            training.step(frames, _normal((len(frames), config.latent_size), random))
-        return loss(training.weights())
+            return frames, _normal((len(frames), config.latent_size), random)
+
+        return loss(_trained(site, training, inputs, num_steps))
 
     ours = site.make("train-vision", site.quiet(), steps=num_steps, held_out_frames=16)
     return Learnt(
@@ -129,13 +130,14 @@ def learn_memory(site: Worksite, num_steps: int) -> Learnt:
             device=site.device,
             weights=weights,
         )
-        for step in range(num_steps):
-            site.progress.poll()
+
+        def inputs(step: int) -> tuple[Any, ...]:
             batch = batches.batch(step)
             noise = batch.noise(seed=SEED, step=step)
             found = draw_sequences(batch, noise, device=site.device)
-            training.step(found.z, found.actions, found.mask)
-        return loss(training.weights())
+            return found.z, found.actions, found.mask
+
+        return loss(_trained(site, training, inputs, num_steps))
 
     return Learnt(
         model="M",
@@ -153,6 +155,19 @@ CHECKS: Mapping[str, Callable[[Worksite, int], Learnt]] = {
     "train-vision": learn_vision,
     "train-memory": learn_memory,
 }
+
+
+def _trained(
+    site: Worksite,
+    training: PlainTraining,
+    inputs: Callable[[int], tuple[Any, ...]],
+    num_steps: int,
+) -> Mapping[str, Any]:
+    """The weights after the plain way saw the inputs of so many steps."""
+    for step in range(num_steps):
+        site.progress.poll()
+        training.step(*inputs(step))
+    return training.weights()
 
 
 def _weights(artifact: Artifact) -> dict[str, Any]:

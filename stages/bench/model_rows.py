@@ -76,7 +76,7 @@ def latents_rows(site: Worksite) -> Iterator[Contest]:
 
     def encode(num_batches: int) -> float:
         work = [(latent_size, num_batches)] * site.cores
-        return float(sum(site.everywhere(encode_resident, work)))
+        return site.total(encode_resident, work)
 
     yield Contest(
         row="sample-latents",
@@ -86,7 +86,7 @@ def latents_rows(site: Worksite) -> Iterator[Contest]:
             f"ceiling: the bare encoder on a resident batch of {ENCODED} in as many processes"
         ),
         ours=Contestant(
-            lambda: timed(lambda: float(sum(site.everywhere(encode_shard, tasks)))),
+            lambda: timed(lambda: site.total(encode_shard, tasks)),
             lambda: site.everywhere(encode_shard, tasks[: site.cores]),
         ),
         ceiling=Contestant(lambda: timed(lambda: encode(batches)), lambda: encode(2)),

@@ -162,6 +162,10 @@ class Worksite:
         by_number = {done.key: done.value for done in finished}
         return [by_number[number] for number in range(len(tasks))]
 
+    def total(self, function: Callable[[Any], float], payloads: Sequence[Any]) -> float:
+        """Units of work that the function returns for these payloads, spread over the workers."""
+        return float(sum(self.everywhere(function, payloads)))
+
     @cached_property
     def models(self) -> "Models":
         """V and M with fresh weights, on disk as a stage would leave them."""

@@ -30,7 +30,7 @@ def rollout_rows(site: Worksite) -> Iterator[Contest]:
             (_plain_episode(site, site.sizes.episode_actions, worker), str(path / f"{worker}.npz"))
             for worker in range(number, number + site.cores)
         ]
-        return float(sum(site.everywhere(record_plainly, work)))
+        return site.total(record_plainly, work)
 
     world = site.job.world
     ceiling, stepped = _raw_stepping(site)
@@ -99,7 +99,7 @@ def control_rows(site: Worksite) -> Iterator[Contest]:
             (_plain_episode(site, site.sizes.control_actions, worker), agent)
             for worker in range(site.cores)
         ]
-        return float(sum(site.everywhere(drive_plainly, work)))
+        return site.total(drive_plainly, work)
 
     world = site.job.world
     ceiling, stepped = _raw_stepping(site)
@@ -180,7 +180,7 @@ def _raw_stepping(site: Worksite) -> tuple[Contestant, str]:
         return Contestant(lambda: timed(pool.run), pool.open), words
 
     def run(num_frames: int) -> float:
-        return float(sum(site.everywhere(step_gymnasium, [(env, num_frames)] * site.cores)))
+        return site.total(step_gymnasium, [(env, num_frames)] * site.cores)
 
     frames = max(1, sizes.raw_steps * sizes.raw_lanes // 16)  # a tenth of EnvPool's speed
     words = f"gymnasium alone in {site.cores} processes (the extra fast is not installed)"

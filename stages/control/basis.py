@@ -9,7 +9,6 @@ all weights. Axes: `n` points, `D` inputs of C, `K` components, `P` parameters o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,24 +18,12 @@ from stages.artifacts.latents import LatentRecord
 from stages.control.controllers import ControllerShape
 from stages.control.pilot import join_features
 from stages.memory.mdn_rnn import MDNRNN
+from stages.training.sequences import LatentSource
 
 LANES = 64  # episodes that M reads side by side
 SMALLEST = 1e-3  # of the largest deviation; flatter directions are left out
 
 Floats = NDArray[np.float64]
-
-
-class LatentSource(Protocol):
-    """What is needed of encoded episodes (artifacts.latents.LatentSet)."""
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Steps of each episode, [E]."""
-        ...
-
-    def episode(self, number: int, /) -> LatentRecord:
-        """One episode."""
-        ...
 
 
 @dataclass(frozen=True)
