@@ -173,13 +173,19 @@ def held_out_errors(
     sums: dict[str, float] = {}
     num_steps = 0
     for batch in batches:
-        prediction, _ = predict(model, batch)
-        for name, error in step_errors(prediction, batch, end_weight=end_weight).items():
-            sums[name] = sums.get(name, 0.0) + float(error[batch.mask].double().sum())
+        for name, total in _sums(model, batch, end_weight=end_weight).items():
+            sums[name] = sums.get(name, 0.0) + total
         num_steps += int(batch.mask.sum())
     if num_steps == 0:
         raise AssertionError("no held-out steps")
     return {name: total / num_steps for name, total in sums.items()}
+
+
+def _sums(model: MDNRNN, batch: Sequences, *, end_weight: float) -> dict[str, float]:
+    """Errors of a batch added up; a prediction is gone before the next one is made."""
+    prediction, _ = predict(model, batch)
+    errors = step_errors(prediction, batch, end_weight=end_weight)
+    return {name: float(error[batch.mask].double().sum()) for name, error in errors.items()}
 
 
 def _masked_mean(error: Tensor, mask: Tensor) -> Tensor:
