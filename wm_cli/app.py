@@ -11,6 +11,7 @@ import typer.rich_utils
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from stages.errors import UsageError
 from stages.events import Monitor, Report
 from wm_cli.__main__ import main
 from wm_cli.hints import command_of, usage_error
@@ -243,6 +244,11 @@ def bench(options: BenchOptions, rows: RowsArgument = None) -> None:
         from stages.bench.memory_use import measure
 
         if options.memory:
+            if rows or options.quick:
+                raise UsageError(
+                    "`wm bench --memory` measures memory alone.",
+                    fix="Leave out --memory, or the rows and --quick.",
+                )
             return measure(progress=monitor)
         request = Request(
             rows=tuple(rows or ()),

@@ -117,3 +117,11 @@ def test_the_command_prints_the_same_as_json(tiny, temporary, monkeypatch, capfd
     assert [row["row"] for row in found["tables"][0]["rows"]] == ["dream 3", "dream 20", "disk"]
     assert wm(["bench", "rolout"]) == 2
     assert "Did you mean 'rollout'?" in " ".join(capfd.readouterr().err.split())
+
+
+@pytest.mark.parametrize("other", ["--quick", "disk"])
+def test_memory_is_not_measured_beside_rows(other, capsys):
+    from wm_cli.app import run as wm
+
+    assert wm(["bench", "--memory", other]) == 2
+    assert "Leave out --memory" in capsys.readouterr().err
