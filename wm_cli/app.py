@@ -244,10 +244,11 @@ def bench(options: BenchOptions, rows: RowsArgument = None) -> None:
         from stages.bench.memory_use import measure
 
         if options.memory:
-            if rows or options.quick:
+            others = (options.quick, options.workers is not None, options.device != "auto")
+            if rows or any(others):
                 raise UsageError(
-                    "`wm bench --memory` measures memory alone.",
-                    fix="Leave out --memory, or the rows and --quick.",
+                    "`wm bench --memory` measures memory alone, on the CPU.",
+                    fix="Leave out --memory, or the rows and all other options but --json.",
                 )
             return measure(progress=monitor)
         request = Request(

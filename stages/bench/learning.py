@@ -18,7 +18,7 @@ from stages.families import build_memory, build_vision
 
 BATCH = 128  # held-out frames that are scored at once
 NUDGE = 1e-6  # by which every weight of the second plain start differs
-VISION_RATE = 1e-4  # the paper's; at the preset's the plain way departs from itself by 10 %
+VISION_RATE = 1e-4  # the paper's; at the preset's the plain way departs from itself by up to 10 %
 
 
 @dataclass(frozen=True)

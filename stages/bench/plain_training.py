@@ -1,6 +1,7 @@
 """Training of V and M the straightforward way: torch's own layers in float32, run eagerly.
 
-What `wm bench` compares with. It imports nothing of ours, so that no trick of ours speeds it up.
+What `wm bench` compares with. It imports nothing of ours, so that no trick of ours speeds it up;
+only the memory of its process is kept when freed, as ours is (training.device), which helps both.
 Weights go in and come out under the names of docs/formats.md. Axes as in contracts.py.
 """
 

@@ -60,6 +60,7 @@ class DreamingMemory:
         """One step: z [B, Z] and a [B, A] into float32 (h, c); `restart` bool [B] as in M."""
         if self.shape.restart_flag:
             assert restart is not None, "this memory has a restart flag: say which lanes restart"
+        assert len(z) == len(a) == len(state[0]), f"{len(z)}, {len(a)}, {len(state[0])} lanes"
         h, c = torch.empty_like(state[0]), torch.empty_like(state[1])
         for block in _blocks(len(z)):
             restarting = None if restart is None else restart[block]
@@ -83,13 +84,14 @@ class DreamingMemory:
         for part in parts:
             inputs[:, start : start + part.shape[1]].copy_(part)
             start += part.shape[1]
+        assert start == self._filled - 1, f"z {tuple(z.shape)} and a {tuple(a.shape)} do not fit"
         gates.copy_(torch.mm(inputs, self._weight, out=scratch.product))
         gates[:, : 3 * self.shape.hidden_size].sigmoid_()
         show, take, keep, new = gates.chunk(4, dim=1)
         c = torch.mul(keep, c, out=into[1]).addcmul_(take, new.tanh_())
         torch.tanh(c, out=into[0]).mul_(show)
 
-    def _scratch_for(self, num_lanes: int) -> "_Scratch":
+    def _scratch_for(self, num_lanes: int) -> _Scratch:
         """New memory costs more than filling it; kept for one block size and its remainder."""
         if num_lanes not in self._scratch:
             if len(self._scratch) > 1:
@@ -97,7 +99,7 @@ class DreamingMemory:
             self._scratch[num_lanes] = self._new_scratch(num_lanes)
         return self._scratch[num_lanes]
 
-    def _new_scratch(self, num_lanes: int) -> "_Scratch":
+    def _new_scratch(self, num_lanes: int) -> _Scratch:
         width, num_gates = self._weight.shape
         inputs = self._weight.new_zeros(num_lanes, width)
         inputs[:, self._filled - 1] = 1
@@ -146,8 +148,10 @@ class DreamingMemory:
 
 
 def _blocks(num_lanes: int) -> Iterator[slice]:
-    for start in range(0, num_lanes, BLOCK):
-        yield slice(start, min(start + BLOCK, num_lanes))
+    """Blocks of nearly the same size: a small one would be rounded in another way."""
+    num_blocks = -(-num_lanes // BLOCK)
+    for number in range(num_blocks):
+        yield slice(num_lanes * number // num_blocks, num_lanes * (number + 1) // num_blocks)
 
 
 def _sigmoids_first(gates: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ Gates in torch's order: input, forget, cell, output. Axes: `B` lanes, `T` time, 
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -55,13 +57,20 @@ class LSTM(nn.Module):
             inputs, weight_ih = functional.pad(inputs, (0, 1)), functional.pad(weight_ih, (0, 1))
         weights = [w.to(dtype) for w in (weight_ih, self.weight_hh, self.bias, self.offset)]
         start = [part.to(dtype).unsqueeze(0).contiguous() for part in state]
-        with warnings.catch_warnings():
-            # cuDNN wants the weights in one buffer and copies them there: about 1 MB per call.
-            warnings.filterwarnings("ignore", message="RNN module weights are not part of single")
+        # Filters belong to the whole process: on the CPU, parts of a batch run in many threads.
+        with _no_word_of_copies() if inputs.is_cuda else nullcontext():
             hidden, h, c = torch.lstm(
                 inputs, start, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True
             )
         return hidden, (h.squeeze(0).float(), c.squeeze(0).float())
+
+
+@contextmanager
+def _no_word_of_copies() -> Iterator[None]:
+    """CuDNN wants the weights in one buffer and copies them there: about 1 MB per call."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="RNN module weights are not part of single")
+        yield
 
 
 def _padded(rows: Tensor) -> Tensor:

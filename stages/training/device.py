@@ -1,8 +1,6 @@
 """Where tensors live and how many threads compute."""
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -11,11 +9,11 @@ from stages.execution.cores import available_cores
 from stages.training.seeding import torch_seed
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-# Parameters of glibc's mallopt, and their values while freed memory is kept.
+# Parameters of glibc's mallopt, and their values where freed memory is kept.
+_MMAP_THRESHOLD, _LARGEST = -3, (2**30, 2**25)  # older versions refuse the first
 _KEEPING = {
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: give nothing back
     -2: 2**26,  # M_TOP_PAD: ask for so much more than is needed
-    -3: 2**30,  # M_MMAP_THRESHOLD: smaller pieces come from what is kept
     -8: 1,  # M_ARENA_MAX: one heap for all threads; others are limited to 64 MB
 }
 
@@ -55,21 +53,25 @@ def use_threads(num_threads: int) -> int:
     return resolved
 
 
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
-    """Keep what is freed for the next step, and give it back at the end; glibc only.
+def keep_freed_memory() -> None:
+    """From now on keep what is freed for the next use; glibc only, elsewhere nothing happens.
 
     Large tensors are otherwise returned to the system and fetched again in every step, page by
     page, and threads wait for each other while they do (docs/experiments.md).
     """
     library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt") and hasattr(library, "malloc_trim"):
+    if hasattr(library, "mallopt") and any(
+        library.mallopt(_MMAP_THRESHOLD, size) for size in _LARGEST
+    ):
         for parameter, value in _KEEPING.items():
             library.mallopt(parameter, value)
-        yield
+
+
+def return_freed_memory() -> None:
+    """Give the system back what is kept and free; glibc only."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
-    else:
-        yield
 
 
 def torch_generator(seed: int, *path: str | int, device: torch.device) -> torch.Generator:

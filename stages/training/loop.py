@@ -133,13 +133,14 @@ class _Trainer:
             self._trained.items(), learnt.gradients, strict=True
         ):
             assert gradient is not None, f"the loss does not depend on {name}"
-            parameter.grad = gradient
+            parameter.grad = gradient.contiguous()  # fused Adam reads it as it lies in memory
         found["grad_norm"] = self._gradient_norm()
         self._require_finite("gradient", found["grad_norm"], saved_step)
         self._adam.param_groups[0]["lr"] = self._plan.rate(self.step)
         if self._plan.clip:
             torch.nn.utils.clip_grad_value_(self._trained.values(), self._plan.clip)
         self._adam.step()
+        self._adam.zero_grad()
         self.step += 1
         for name, value in found.items():
             self._sums[name] = self._sums.get(name, 0.0) + value

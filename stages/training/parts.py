@@ -2,8 +2,9 @@
 
 Threads that share every layer meet hundreds of times in a step, and where waking one takes long, as
 on a virtual machine, two are slower than one. Threads that share the batch meet once
-(docs/experiments.md). Losses and gradients of the parts are summed in their order, so a step
-depends on the number of threads, which is recorded, and not on how fast each of them was.
+(docs/experiments.md). A part has 16 rows at least; where there are more threads than that allows, a
+few share the layers of each part. Losses and gradients of the parts are summed in their order, so a
+step depends on the number of threads, which is recorded, and not on how fast each of them was.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from itertools import pairwise
 
 import torch
 
-from stages.training.device import freed_memory_kept, use_threads
+from stages.training.device import keep_freed_memory, return_freed_memory, use_threads
 
 MIN_ROWS = 16  # of a part: below it, a matrix product costs as much as one of 16 rows
 
@@ -73,11 +74,13 @@ class Crew:
 @contextmanager
 def crew(num_threads: int) -> Iterator[Crew]:
     """A crew of so many math threads; outside `learn` this thread has all of them."""
-    with freed_memory_kept(), ThreadPoolExecutor(num_threads, "part") as pool:
-        try:
+    keep_freed_memory()
+    try:
+        with ThreadPoolExecutor(num_threads, "part") as pool:
             yield Crew(pool, num_threads)
-        finally:
-            use_threads(num_threads)
+    finally:
+        use_threads(num_threads)
+        return_freed_memory()
 
 
 def _learn(part: Part, parameters: Sequence[torch.Tensor], num_threads: int) -> Summed:
@@ -88,6 +91,6 @@ def _learn(part: Part, parameters: Sequence[torch.Tensor], num_threads: int) -> 
         *torch.autograd.grad(loss, parameters, allow_unused=True)
     ]
     names = list(scalars)
-    values = torch.stack([scalars[name].detach().double() for name in names]).tolist()
+    values = torch.stack([scalars[name].detach() for name in names]).tolist()
     found = {name: part.weight * value for name, value in zip(names, values, strict=True)}
     return Summed(found, gradients)

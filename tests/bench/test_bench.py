@@ -119,9 +119,9 @@ def test_the_command_prints_the_same_as_json(tiny, temporary, monkeypatch, capfd
     assert "Did you mean 'rollout'?" in " ".join(capfd.readouterr().err.split())
 
 
-@pytest.mark.parametrize("other", ["--quick", "disk"])
+@pytest.mark.parametrize("other", [["--quick"], ["disk"], ["--workers", "2"], ["--device", "cpu"]])
 def test_memory_is_not_measured_beside_rows(other, capsys):
     from wm_cli.app import run as wm
 
-    assert wm(["bench", "--memory", other]) == 2
+    assert wm(["bench", "--memory", *other]) == 2
     assert "Leave out --memory" in capsys.readouterr().err

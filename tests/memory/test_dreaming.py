@@ -58,6 +58,35 @@ def test_a_kept_state_is_not_written_to_by_the_next_step():
         assert torch.equal(part, copy)
 
 
+@pytest.mark.parametrize("num_lanes", [513, 1100])
+def test_lanes_beyond_a_block_are_ms_too(num_lanes):
+    """Blocks of unlike lanes, a restart in some of each, and another number of lanes between."""
+    model, (z, a, state) = lively(FLAGGED), lanes(FLAGGED, num_lanes)
+    dreaming, restart = DreamingMemory(model), torch.arange(num_lanes) % 7 == 0
+    with torch.no_grad():
+        wanted = model.advance(z, a, state, restart)
+        uniform = torch.rand(num_lanes, 4, generator=torch.Generator().manual_seed(4))
+        noise = normal(num_lanes, 4, seed=5)
+        drawn = sample(model.heads(wanted[0]), uniform=uniform, noise=noise, temperature=1.1)
+    for _ in range(2):
+        found = dreaming.advance(z, a, state, restart)
+        for one, other in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        z_found = dreaming.draw(found[0], uniform=uniform, noise=noise, temperature=1.1)
+        torch.testing.assert_close(z_found, drawn, atol=1e-3, rtol=1e-3)
+        dreaming.advance(z[:5], a[:5], (state[0][:5], state[1][:5]), restart[:5])
+
+
+@pytest.mark.parametrize("wrong", ["z", "a", "lanes"])
+def test_inputs_that_do_not_fit_are_refused(wrong):
+    dreaming, (z, a, state) = DreamingMemory(lively(SHAPE)), lanes(SHAPE, 20)
+    z = z[:, :3] if wrong == "z" else z
+    a = torch.cat((a, a), 1) if wrong == "a" else a
+    state = (state[0][:7], state[1][:7]) if wrong == "lanes" else state
+    with pytest.raises((AssertionError, RuntimeError)):
+        dreaming.advance(z, a, state)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1.15])
 def test_a_draw_is_the_samplers(temperature):
     model = lively(SHAPE)

@@ -5,7 +5,14 @@ import torch
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.execution.cores import available_cores
-from stages.training.device import resolve_device, torch_generator, use_threads
+from stages.training import device
+from stages.training.device import (
+    keep_freed_memory,
+    resolve_device,
+    return_freed_memory,
+    torch_generator,
+    use_threads,
+)
 
 
 @pytest.fixture
@@ -13,6 +20,40 @@ def _same_threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+class Library:
+    """A C library whose mallopt takes thresholds up to a size; 0 refuses all."""
+
+    def __init__(self, largest):
+        self.largest, self.values = largest, {}
+
+    def mallopt(self, parameter, value):
+        if parameter == -3 and value > self.largest:
+            return 0
+        self.values[parameter] = value
+        return 1
+
+
+@pytest.mark.parametrize(("largest", "taken"), [(2**40, 2**30), (2**25, 2**25)])
+def test_freed_memory_is_kept_as_far_as_the_library_allows(monkeypatch, largest, taken):
+    library = Library(largest)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: library)
+    keep_freed_memory()
+    assert library.values[-3] == taken
+    assert library.values[-1] > 2**30
+    assert library.values[-2] > 0
+
+
+def test_a_library_that_keeps_nothing_is_left_alone(monkeypatch):
+    """Half of the settings would be worse than none: the library's own adapting would stop."""
+    refusing = Library(0)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: refusing)
+    keep_freed_memory()
+    assert refusing.values == {}
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())  # macOS, musl
+    keep_freed_memory()
+    return_freed_memory()
 
 
 def test_auto_is_a_device_that_computes():

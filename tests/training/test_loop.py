@@ -10,6 +10,7 @@ from stages.errors import ArtifactDamaged, Interrupted, NumbersBad
 from stages.events import Advanced, Silent
 from stages.training.device import torch_generator
 from stages.training.loop import Plan, TrainingState, fit
+from stages.training.parts import Part
 
 CPU = torch.device("cpu")
 PLAN = Plan("vision", seed=3, num_steps=37, learning_rate=0.01, log_every=5)
@@ -161,6 +162,70 @@ def test_interrupted_after_any_step_and_resumed_equals_uninterrupted():
         assert_equal(run(state=state, seed=99, log=resumed.append), whole)
         assert resumed == lines, f"stopped after {num_steps}"
         assert [list(line) for line in resumed] == [list(line) for line in lines], "its order too"
+
+
+def in_two_parts(model):
+    """The regression of `make_loss`, its rows computed by two threads."""
+
+    def loss(step):
+        inputs = torch.randn(32, 5, generator=torch_generator(0, "data", step, device=CPU))
+
+        def part(rows):
+            def compute():
+                error = model(inputs[rows]) - inputs[rows, :2]
+                return {"loss": (error**2).mean()}
+
+            return Part(0.5, compute)
+
+        return [part(slice(0, 16)), part(slice(16, 32))]
+
+    return loss
+
+
+def test_two_parts_resumed_equal_two_parts_uninterrupted():
+    def trained(seed, **kwargs):
+        model = make_model(seed)
+        return fit(model, in_two_parts(model), PLAN, log=ignore, **kwargs)
+
+    whole = trained(0, save=ignore, monitor=Silent())
+    for num_steps in (1, 20):
+        saved = []
+        with pytest.raises(Interrupted):
+            trained(0, save=saved.append, monitor=StopsAt(num_steps))
+        state = through_a_file(saved[-1])
+        assert_equal(trained(9, save=ignore, monitor=Silent(), state=state), whole)
+
+
+def test_a_bad_loss_of_one_part_stops_the_step():
+    model = make_model()
+    loss = in_two_parts(model)
+
+    def spoiled(step):
+        good, _ = loss(step)
+        return [good, Part(0.5, lambda: {"loss": model(torch.ones(1, 5)).sum() * float("nan")})]
+
+    with pytest.raises(NumbersBad, match="vision step 0"):
+        fit(model, spoiled, PLAN, save=ignore, log=ignore, monitor=Silent())
+
+
+def test_a_gradient_that_lies_transposed_in_memory_is_used_as_it_is_meant():
+    """Fused Adam reads memory in order; autograd's gradients need not lie in that order."""
+    weights = []
+    for transposed in (False, True):
+        model = torch.nn.Linear(3, 4, bias=False)
+        torch.nn.init.ones_(model.weight)
+        target = torch.arange(12.0).view(4, 3)
+        target = target.t().contiguous().t() if transposed else target
+        fit(
+            model,
+            in_one_part(lambda _, m=model, t=target: {"loss": (m.weight * t).sum()}),
+            Plan("vision", 0, 3, 0.1, clip=5.0),
+            save=ignore,
+            log=ignore,
+            monitor=Silent(),
+        )
+        weights.append(model.weight.detach().clone())
+    assert torch.equal(*weights)
 
 
 def test_killed_between_checkpoints_and_resumed_from_the_last_equals_uninterrupted():

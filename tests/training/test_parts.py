@@ -2,17 +2,17 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from training_samples import latent_records, latent_set
 
+from stages import train_memory, train_vision
 from stages.families import build_memory, build_vision
-from stages.memory.losses import draw_sequences, training_loss
 from stages.training.parts import Part, crew, cut_rows
 from stages.training.sequences import SequenceBatches
-from stages.vision.losses import vae_loss
 
 CPU = torch.device("cpu")
 SHAPE = {"hidden_size": 16, "num_mixtures": 3, "restart_flag": False, "min_log_sigma": -7.0}
@@ -35,10 +35,11 @@ def test_a_gpu_gets_the_batch_whole():
 
 def learn(model, parts, num_threads):
     before = torch.get_num_threads()
-    with crew(num_threads) as threads:
-        learnt = threads.learn(parts, model.parameters())
-    torch.set_num_threads(before)
-    return learnt
+    try:
+        with crew(num_threads) as threads:
+            return threads.learn(parts, model.parameters())
+    finally:
+        torch.set_num_threads(before)
 
 
 def gradients_of(model, scalars):
@@ -56,42 +57,66 @@ def assert_the_same(learnt, scalars, gradients):
         np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=bound)
 
 
+def session(num_threads):
+    """All that the losses of the stages ask a session for."""
+    return SimpleNamespace(device=CPU, threads=num_threads)
+
+
 def test_frames_in_parts_have_the_gradients_of_the_batch():
-    random = torch.Generator().manual_seed(0)
-    frames = torch.rand(48, 3, 64, 64, generator=random)
-    noise = torch.randn(48, 4, generator=random)
+    """The loss of `wm train-vision` on two threads, beside that on one by plain autograd."""
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (33, 64, 64, 3), dtype=np.uint8)
     model = build_vision({"latent_size": 4}, seed=1)
+    config = train_vision.Config(latent_size=4, precision="float32")
 
-    def loss(rows):
-        return vae_loss(model(frames[rows], noise[rows]), frames[rows])
+    def parts(num_threads):
+        return train_vision._loss(model, lambda _: frames, session(num_threads), config, 5)(0)
 
-    whole = loss(slice(0, 48))
-    gradients = gradients_of(model, whole)
-    cut = [slice(0, 10), slice(10, 48)]
-    parts = [Part((r.stop - r.start) / 48, lambda r=r: loss(r)) for r in cut]
-    assert_the_same(learn(model, parts, 2), whole, gradients)
+    assert [len(parts(n)) for n in (1, 2)] == [1, 2]
+    (whole,) = parts(1)
+    scalars = whole.compute()
+    gradients = gradients_of(model, scalars)
+    assert_the_same(learn(model, parts(2), 2), scalars, gradients)
 
 
 def test_sequences_in_parts_have_the_gradients_of_the_batch(tmp_path):
-    """Short episodes are padded, so parts hold different numbers of steps that count."""
-    source = latent_set(tmp_path, latent_records([3, 40, 9, 40, 2, 40]), per_shard=3)
-    batches = SequenceBatches(source, range(6), batch_size=6, window=0, seed=0)
+    """The same of `wm train-memory`, with short episodes: parts hold unlike numbers of steps."""
+    lengths = [2] * 16 + [3, 40, 9, 30] * 5
+    source = latent_set(tmp_path, latent_records(lengths), per_shard=9)
+    batches = SequenceBatches(source, range(36), batch_size=36, window=0, seed=0)
     batch = batches.batch(0)
-    noise = batch.noise(seed=0, step=0)
     shape = {**SHAPE, "latent_size": batch.mu.shape[2], "action_size": batch.actions.shape[2]}
     model = build_memory({**shape, "reward_head": True, "end_head": True}, seed=1)
+    config = train_memory.Config(precision="float32")
 
-    def loss(rows):
-        part = batch.rows(rows)
-        return training_loss(model, draw_sequences(part, noise[rows], device=CPU))
+    def parts(num_threads):
+        return train_memory._loss(model, lambda _: batch, session(num_threads), config, 5)(0)
 
-    whole = loss(slice(0, 6))
-    gradients = gradients_of(model, whole)
-    cut = [slice(0, 2), slice(2, 6)]
-    shares = [float(batch.mask[rows].sum() / batch.mask.sum()) for rows in cut]
-    assert shares[0] != pytest.approx(1 / 3), "or the weights are not tested"
-    parts = [Part(share, lambda r=r: loss(r)) for share, r in zip(shares, cut, strict=True)]
-    assert_the_same(learn(model, parts, 2), whole, gradients)
+    (whole,) = parts(1)
+    cut = parts(2)
+    assert len(cut) == 2
+    assert sum(part.weight for part in cut) == pytest.approx(1)
+    assert cut[0].weight != pytest.approx(0.5, abs=0.01), "or weights by rows would pass too"
+    scalars = whole.compute()
+    gradients = gradients_of(model, scalars)
+    assert_the_same(learn(model, cut, 2), scalars, gradients)
+
+
+def test_a_part_without_a_step_that_counts_adds_nothing(tmp_path):
+    source = latent_set(tmp_path, latent_records([20] * 32), per_shard=9)
+    batch = SequenceBatches(source, range(32), batch_size=32, window=0, seed=0).batch(0)
+    batch.mask[16:] = False
+    batch.mu[16:] = 99  # what stands in the padding must not matter
+    shape = {**SHAPE, "latent_size": batch.mu.shape[2], "action_size": batch.actions.shape[2]}
+    model = build_memory({**shape, "reward_head": False, "end_head": False}, seed=1)
+    config = train_memory.Config(precision="float32")
+    loss = train_memory._loss(model, lambda _: batch, session(2), config, 5)
+    first, second = loss(0)
+    assert (first.weight, second.weight) == (1, 0)
+    alone, both = learn(model, [first], 1), learn(model, [first, second], 2)
+    assert both.scalars == alone.scalars
+    for one, other in zip(both.gradients, alone.gradients, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_which_part_is_ready_first_does_not_show():
