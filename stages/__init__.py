@@ -14,20 +14,21 @@ class Stage:
     writes: str  # kind, which is also the folder in the workspace
     line: str  # what it does, for people
     aliases: tuple[str, ...] = ()
+    warm: bool = False  # may start from an artifact of its own kind, named by --from
 
 
 STAGES: tuple[Stage, ...] = (
     Stage("rollout", "rollout", "rollout", (), "rollouts",
           "Record episodes of the world with a data policy."),
     Stage("train-vision", "train_vision", "vision", ("rollouts",), "vision",
-          "Train V: frames to latents and back.", ("train-vae",)),
+          "Train V: frames to latents and back.", ("train-vae",), warm=True),
     Stage("sample-latents", "sample_latents", "latents", ("rollouts", "vision"), "latents",
           "Encode every recorded frame with V."),
     Stage("train-memory", "train_memory", "memory", ("latents",), "memory",
-          "Train M: predict the next latent from latent and action."),
+          "Train M: predict the next latent from latent and action.", warm=True),
     Stage("train-control", "train_control", "control", ("vision", "memory", "latents"),
           "control",
-          "Search the controller C in the world."),
+          "Search the controller C in the world.", warm=True),
     Stage("evaluate", "evaluate", "evaluate", ("control",), "evaluations",
           "Score the agent on held-out episodes of the reference world."),
 )  # fmt: skip

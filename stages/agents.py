@@ -19,7 +19,7 @@ from stages.artifacts.partial import Partial
 from stages.artifacts.weights import check_shapes, pack_tensors, unpack_tensors
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, EpisodeOutcome, SettingRule, World, WorldSpec
-from stages.errors import ArtifactDamaged, UsageError
+from stages.errors import ArtifactDamaged, InputsMismatch, UsageError
 from stages.families import WEIGHTS, build_memory, build_vision, load_into
 from stages.settings.values import convert
 
@@ -61,13 +61,14 @@ class Trial:
     seeds: tuple[int, ...]  # [B]
     patience: int = 0  # give a lane up after so many actions without reward; 0: never
     max_steps: int = 0  # actions per episode at most; 0: to its end
+    random_start: bool = False  # begin anywhere on the track
 
 
 def run_trial(trial: Trial) -> list[EpisodeOutcome]:
     """Drive one episode per seed; runs in a worker."""
     from stages.worlds.driving import StopRule, drive
 
-    world = cached_world(trial.world, trial.engine)
+    world = cached_world(trial.world, trial.engine, random_start=trial.random_start)
     return drive(
         world,
         load_pilot(trial.agent, trial.parameters, world.action_spec),
@@ -116,18 +117,37 @@ def trained_agent(workspace: Workspace, control: Artifact) -> tuple[AgentFiles, 
     """
     if isinstance(control, AgentFolder):
         return packed_agent(control)
-    from stages.control.controllers import ControllerShape, join_parameters
     from stages.control.pilot import PilotShape
 
     _, *models = lineage(workspace, control)
     by_kind = {artifact.kind: artifact for artifact in models}
-    summary = control.manifest.summary
+    pilot = control.manifest.summary["pilot"]
+    shape = PilotShape(**{**pilot, "squash": tuple(pilot["squash"])})
+    files = agent_files(by_kind["vision"], by_kind.get("memory"), shape)
+    return files, controller_parameters(control)
+
+
+def check_engine(engine: str, vision: Artifact) -> None:
+    """Refuse an engine whose pictures V was not trained on."""
+    from stages.worlds.making import same_pictures
+
+    known = vision.manifest.summary["engines"]
+    if not any(same_pictures(engine, other) for other in known):
+        raise InputsMismatch(
+            f"{vision.id} never saw pictures of the engine {engine}.",
+            why=f"It was trained on pictures of {', '.join(known)}.",
+            fix=f"Use --set world.engine={known[0]}, or record and train on {engine} too.",
+        )
+
+
+def controller_parameters(control: Artifact) -> Parameters:
+    """The parameters [P] of the controller that a search kept."""
+    from stages.control.controllers import ControllerShape, join_parameters
+
     tensors, _ = unpack_tensors(control.file(WEIGHTS))
-    shape = ControllerShape(**summary["shape"])
+    shape = ControllerShape(**control.manifest.summary["shape"])
     check_shapes(tensors, shape.tensors, source=f"{control.id}/{WEIGHTS}")
-    pilot = PilotShape(**{**summary["pilot"], "squash": tuple(summary["pilot"]["squash"])})
-    files = agent_files(by_kind["vision"], by_kind.get("memory"), pilot)
-    return files, join_parameters(shape, tensors)
+    return join_parameters(shape, tensors)
 
 
 def packed_agent(agent: AgentFolder) -> tuple[AgentFiles, Parameters]:
@@ -249,12 +269,12 @@ def _items(shape: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(shape.items())) if shape else ()
 
 
-@lru_cache(maxsize=1)
-def cached_world(world: WorldSpec, engine: str) -> World:
+@lru_cache(maxsize=2)
+def cached_world(world: WorldSpec, engine: str, *, random_start: bool) -> World:
     """The world of a spec, kept by this process: a reused world equals a fresh one."""
     from stages.worlds.making import make_world
 
-    return make_world(world, engine=engine)
+    return make_world(world, engine=engine, random_start=random_start)
 
 
 @lru_cache(maxsize=2)

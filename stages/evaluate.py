@@ -170,7 +170,7 @@ def run_task(task: ScoringTask) -> dict[str, Any]:
     """Outcomes, and V's error on some of the frames; runs in a worker."""
     from stages.worlds.driving import drive
 
-    world = cached_world(task.world, REFERENCE)
+    world = cached_world(task.world, REFERENCE, random_start=False)
     probe = Probe()
     policy: Policy = (
         load_pilot(task.agent, task.parameters, world.action_spec)
@@ -187,7 +187,7 @@ def run_task(task: ScoringTask) -> dict[str, Any]:
 def _random_policy(task: ScoringTask) -> Policy:
     from stages.control.data_policies import make_data_policy
 
-    world = cached_world(task.world, REFERENCE)
+    world = cached_world(task.world, REFERENCE, random_start=False)
     return make_data_policy(
         "white", world.action_spec, world.observation_shape, repeat=task.world.repeat
     )

@@ -15,6 +15,7 @@ class Advanced:
     total: int
     unit: str  # "episodes", "steps", "generations", ...
     latest: str = ""
+    share: float | None = None  # of the work that is done, where its units are not alike
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ Models are imported when they are built: listing families loads nothing heavy. A
 a new family adds a row, its models live in the rooms vision, memory and control.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.artifacts.artifact import Artifact
 from stages.artifacts.weights import unpack_tensors
 from stages.errors import UsageError
 
@@ -67,6 +68,13 @@ def build_memory(shape: Mapping[str, Any], *, seed: int = 0) -> "MDNRNN":
     from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
 
     return MDNRNN(MDNRNNShape(**{f.name: shape[f.name] for f in fields(MDNRNNShape)}), seed=seed)
+
+
+def start_from(model: "torch.nn.Module", parents: Sequence[Artifact], kind: str) -> None:
+    """Fill a model with the weights of the parent of its own kind, if there is one."""
+    for parent in parents:
+        if parent.kind == kind:
+            load_into(model, parent.file(WEIGHTS))
 
 
 def load_into(model: "torch.nn.Module", path: Path) -> None:

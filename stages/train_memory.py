@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 from stages import stage_named
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.partial import Partial
-from stages.artifacts.producing import Outcome, Plan, check_world, choose_parents, produce
+from stages.artifacts.producing import (
+    Outcome,
+    Plan,
+    check_grown,
+    check_world,
+    choose_parents,
+    produce,
+    start_of,
+)
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, setting
 from stages.errors import InputsMismatch
 from stages.events import Monitor, Noted, Report
-from stages.families import WEIGHTS, build_memory
+from stages.families import WEIGHTS, build_memory, start_from
 from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
 
@@ -29,7 +37,7 @@ if TYPE_CHECKING:
     from stages.training.session import Session
 
 STAGE = stage_named("train-memory")
-ALGORITHM = 3
+ALGORITHM = 4
 HELD_OUT_STEP = 1 << 40  # noise of held-out batches: beyond every training step
 MAX_BASELINE_STEPS = 50_000  # transitions on which the baselines are fitted and scored
 
@@ -45,7 +53,7 @@ class Config:
     restart_flag: bool = setting(False, doc="tell M the first step of an episode")
     end_weight: float = setting(10.0, doc="weight of a step that ends, in the end head", above=0)
     min_log_sigma: float = setting(-7.0, doc="lower bound of log sigma")
-    steps: int = setting(1000, doc="training steps; 0 leaves M at its random start", low=0)
+    steps: int = setting(1000, doc="training steps; 0 leaves M as it starts", low=0)
     batch_size: int = setting(100, doc="sequences per step", low=1)
     window: int = setting(0, doc="steps per sequence; 0: whole episodes", low=0)
     learning_rate: float = setting(1e-3, doc="of Adam at the start", above=0)
@@ -53,14 +61,15 @@ class Config:
     rate_decay: float = setting(1.0, doc="factor of the rate per step", above=0, high=1)
     clip: float = setting(1.0, doc="bound of each gradient element; 0: none", low=0)
     precision: str = setting("auto", doc=PRECISION, choices=PRECISIONS)
-    held_out: float = setting(0.1, doc="share of the episodes kept for testing", low=0, high=0.9)
+    held_out: float = setting(0.1, doc="share of all tracks that testing keeps", low=0, high=0.9)
     log_every: int = setting(50, doc="steps per line of metrics", low=1)
 
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
-    """What this training would be: the settings, the latents, and the V that made them."""
-    latents = choose_parents(workspace, STAGE, job)["latents"]
-    for artifact in latents:
+    """What this training would be: the settings, the latents, the V that made them, the start."""
+    chosen = choose_parents(workspace, STAGE, job)
+    latents = chosen["latents"]
+    for artifact in (*latents, *chosen[STAGE.writes]):
         check_world(asdict(job.world), artifact)
     visions = {_vision_of(workspace, artifact).manifest.payload_digest for artifact in latents}
     if len(visions) > 1:
@@ -75,17 +84,21 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         "memory": asdict(config),
         "seed": job.seed,
     }
-    parents = (*latents, _vision_of(workspace, latents[0]))
-    return Plan(STAGE, ALGORITHM, job.family, resolved, parents)
+    vision = _vision_of(workspace, latents[0])
+    parents = [*latents, vision]
+    if chosen[STAGE.writes]:
+        start = start_of(chosen, STAGE, shape=_shape(config, latents[0]))
+        check_grown(workspace, start, vision)
+        parents.append(start)
+    return Plan(STAGE, ALGORITHM, job.family, resolved, tuple(parents))
 
 
 def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
     """Train M, or go on where a partial stands, and commit weights and metrics."""
     planned = plan(workspace, config, job)
-    *latents, _ = planned.parents
 
     def build(partial: Partial) -> Outcome:
-        return _train(partial, latents, config, job, progress=progress)
+        return _train(partial, planned.parents, config, job, progress=progress)
 
     return produce(workspace, planned, job, build, progress=progress)
 
@@ -109,7 +122,7 @@ def _shape(config: Config, latents: Artifact) -> dict[str, Any]:
 
 
 def _train(
-    partial: Partial, latents: Sequence[Artifact], config: Config, job: Job, *, progress: Monitor
+    partial: Partial, parents: Sequence[Artifact], config: Config, job: Job, *, progress: Monitor
 ) -> Outcome:
     from stages.artifacts.latents import LatentSet
     from stages.artifacts.weights import pack_tensors
@@ -119,15 +132,16 @@ def _train(
     from stages.training.session import METRICS, Session
 
     session = Session(partial, job.resources, progress=progress)
+    latents = [parent for parent in parents if parent.kind == "latents"]
     episodes = LatentSet.of(latents)
-    train, held_out = split_episodes(
-        episodes.seeds.tolist(), fraction=config.held_out, seed=job.seed
-    )
+    train, held_out = split_episodes(episodes.seeds.tolist(), fraction=config.held_out)
     batches = SequenceBatches(
         episodes, train, batch_size=config.batch_size, window=config.window, seed=job.seed
     )
     shape = _shape(config, latents[0])
-    model = build_memory(shape, seed=job.seed).to(session.device)
+    model = build_memory(shape, seed=job.seed)
+    start_from(model, parents, STAGE.writes)
+    model.to(session.device)
     training = Training(
         section="memory",
         seed=job.seed,

@@ -15,11 +15,12 @@ from stages.artifacts.producing import (
     check_world,
     choose_parents,
     produce,
+    start_of,
 )
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Frames, Job, setting
 from stages.events import Monitor, Noted, Report
-from stages.families import WEIGHTS, build_vision
+from stages.families import WEIGHTS, build_vision, start_from
 from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from stages.vision.vae import VAE
 
 STAGE = stage_named("train-vision")
-ALGORITHM = 3
+ALGORITHM = 4
 PICTURE = "reconstructions.png"  # originals above what V makes of them
 TRAVERSAL = "traversal.png"  # a frame while single latent dimensions move
 NUM_PICTURED = 12  # frames in the first picture
@@ -48,15 +49,17 @@ class Config:
     batch_size: int = setting(100, doc="frames per step", low=2)
     learning_rate: float = setting(1e-4, doc="of Adam, constant", above=0)
     precision: str = setting("auto", doc=PRECISION, choices=PRECISIONS)
-    held_out: float = setting(0.1, doc="share of the episodes kept for testing", low=0, high=0.9)
+    held_out: float = setting(0.1, doc="share of all tracks that testing keeps", low=0, high=0.9)
     held_out_frames: int = setting(2048, doc="frames of them that are scored", low=16)
     log_every: int = setting(50, doc="steps per line of metrics", low=1)
 
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
-    """What this training would be: the settings and the rollouts it reads."""
-    rollouts = choose_parents(workspace, STAGE, job)["rollouts"]
-    for artifact in rollouts:
+    """What this training would be: the settings, the rollouts, and the V that it starts from."""
+    chosen = choose_parents(workspace, STAGE, job)
+    rollouts = chosen["rollouts"]
+    start = [start_of(chosen, STAGE, shape=_shape(config))] if chosen[STAGE.writes] else []
+    for artifact in (*rollouts, *start):
         check_world(asdict(job.world), artifact)
     world = rollouts[0].manifest.config["world"]
     resolved = {
@@ -64,7 +67,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         "vision": asdict(config),
         "seed": job.seed,
     }
-    return Plan(STAGE, ALGORITHM, job.family, resolved, rollouts)
+    return Plan(STAGE, ALGORITHM, job.family, resolved, (*rollouts, *start))
 
 
 def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:
@@ -77,8 +80,12 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
     return produce(workspace, planned, job, build, progress=progress)
 
 
+def _shape(config: Config) -> dict[str, Any]:
+    return {"latent_size": config.latent_size}
+
+
 def _train(
-    partial: Partial, rollouts: Sequence[Artifact], config: Config, job: Job, *, progress: Monitor
+    partial: Partial, parents: Sequence[Artifact], config: Config, job: Job, *, progress: Monitor
 ) -> Outcome:
     from stages.artifacts.episodes import EpisodeSet
     from stages.artifacts.weights import pack_tensors
@@ -87,12 +94,13 @@ def _train(
     from stages.training.session import METRICS, Session
 
     session = Session(partial, job.resources, progress=progress)
+    rollouts = [parent for parent in parents if parent.kind == "rollouts"]
     episodes = EpisodeSet.of(rollouts)
-    train, held_out = split_episodes(
-        episodes.seeds.tolist(), fraction=config.held_out, seed=job.seed
-    )
+    train, held_out = split_episodes(episodes.seeds.tolist(), fraction=config.held_out)
     batches = FrameBatches(episodes, train, batch_size=config.batch_size, seed=job.seed)
-    model = build_vision({"latent_size": config.latent_size}, seed=job.seed).to(session.device)
+    model = build_vision(_shape(config), seed=job.seed)
+    start_from(model, parents, STAGE.writes)
+    model.to(session.device)
     training = Training(
         section="vision",
         seed=job.seed,
@@ -109,11 +117,10 @@ def _train(
         progress.emit(Noted("V sees no better than the mean image: train longer.", warning=True))
     partial.write(WEIGHTS, pack_tensors(state.weights()))
     _draw_pictures(partial, model, episodes, held_out)
-    shape = {"latent_size": config.latent_size}
     return Outcome(
         payload=[WEIGHTS, METRICS, PICTURE, TRAVERSAL],
         summary={
-            "shape": shape,
+            "shape": _shape(config),
             "parameters": model.num_parameters(),
             "engines": sorted({e for one in rollouts for e in one.manifest.summary["engines"]}),
             "train_episodes": len(train),

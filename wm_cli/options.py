@@ -162,7 +162,10 @@ class StageOptions(SettingOptions):
     parents: Annotated[
         list[str] | None,
         typer.Option(
-            "--from", metavar="ID", help="Read this artifact instead of the newest. Repeatable."
+            "--from",
+            metavar="ID",
+            help="Read this artifact instead of the newest; one of the kind that the command makes "
+            "is where training starts. Repeatable.",
         ),
     ] = None
     device: Annotated[Device, DEVICE] = "auto"

@@ -40,7 +40,12 @@ class Pace:
         speed = speed if rate >= 1 else f"{duration(1 / rate)} each"
         if event.done >= event.total:
             return f"{speed}, took {duration(seconds)}"
-        return f"{speed}, {duration((event.total - event.done) / rate)} left"
+        return f"{speed}, {duration(self._left(event, rate, seconds))} left"
+
+    def _left(self, event: Advanced, rate: float, seconds: float) -> float:
+        if event.share is None or self._first.share is None or event.share <= self._first.share:
+            return (event.total - event.done) / rate
+        return (1 - event.share) / (event.share - self._first.share) * seconds
 
 
 class View(Protocol):

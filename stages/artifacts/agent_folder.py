@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifacts.artifact import AGENTS, Artifact, load_manifest, repairable
+from stages.artifacts.artifact import AGENTS, Artifact, load_manifest, remedy, repairable
 from stages.artifacts.disk import (
     digest_bytes,
     explained,
@@ -70,7 +70,7 @@ def load_agent(folder: Path) -> AgentFolder:
         why = f"It has no {MANIFEST}." if folder.exists() else "There is no such folder."
         raise InputMissing(f"There is no agent at {folder}.", why=why, fix=f"Pack one: {_PACK}")
     path = folder.resolve()
-    with repairable(AGENTS):
+    with repairable(remedy(AGENTS)):
         manifest = load_manifest(path, f"{AGENTS}/{path.name}")
         if manifest.kind != AGENTS:
             raise InputsMismatch(

@@ -48,7 +48,7 @@ class Artifact:
         """
         number = int(path.name)
         name = artifact_id(kind, number)
-        with repairable(kind):
+        with repairable(remedy(kind)):
             manifest = load_manifest(path, name)
             if manifest.kind != kind:
                 raise ArtifactDamaged(f"{name} holds an artifact of kind {manifest.kind!r}.")
@@ -62,7 +62,7 @@ class Artifact:
             InputMissing: it is not there.
         """
         entry = self.entry(name)
-        with repairable(self.kind):
+        with repairable(self.remedy):
             self._check(entry)
         return self.path / name
 
@@ -82,8 +82,14 @@ class Artifact:
         raise InputMissing(
             f"{self.id} has no file {name!r}.",
             why=f"It has {', '.join(self.names()) or 'no files'}.",
-            fix=remedy(self.kind),
+            fix=self.remedy,
         )
+
+    @property
+    def remedy(self) -> str:
+        """The sentence with the command that makes it again, from the same start."""
+        named = [parent.id for parent in self.manifest.parents if parent.kind == self.kind]
+        return remedy(self.kind) + "".join(f" --from {name}" for name in named)
 
     def verify(self) -> list[StageError]:
         """Read every payload file again, whatever was read before; what is wrong, if anything."""
@@ -95,7 +101,7 @@ class Artifact:
 
     def _fault(self, entry: FileEntry) -> StageError | None:
         try:
-            with repairable(self.kind):
+            with repairable(self.remedy):
                 self._check(entry, trust=False)
         except StageError as error:
             return error
@@ -120,12 +126,12 @@ class Artifact:
 
 
 @contextmanager
-def repairable(kind: str) -> Iterator[None]:
-    """Add the command that makes this kind of artifact again to errors without a remedy."""
+def repairable(fix: str) -> Iterator[None]:
+    """Add what mends it to errors without a remedy."""
     try:
         yield
     except (ArtifactDamaged, InputMissing) as error:
-        error.fix = error.fix or remedy(kind)
+        error.fix = error.fix or fix
         raise
 
 

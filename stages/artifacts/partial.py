@@ -35,6 +35,7 @@ from stages.artifacts.manifest import (
 from stages.errors import ArtifactDamaged, StageError
 
 STATE = "state.json"
+STARTS = "from"  # in the state: ids of what the work started from
 PREFIX = ".partial-"
 _RESERVED = (STATE, MANIFEST, MANIFEST_DIGEST)
 
@@ -102,13 +103,14 @@ class Partial:
         """Remember small facts about this run, such as its math threads; not payload."""
         write_file(self.path / STATE, canonical_json({**self.recorded(), **values}))
 
+    def record_starts(self, names: Sequence[str]) -> None:
+        """Remember the `--from` without which the same command would not find this partial."""
+        if names and not self.recorded().get(STARTS):
+            self.record({STARTS: list(names)})
+
     def recorded(self) -> dict[str, Any]:
         """What `record` remembered, also in an earlier process."""
-        try:
-            content = read_file(self.path / STATE, limit=MANIFEST_LIMIT)
-        except FileNotFoundError:
-            return {}
-        return dict(parse_json(content, source=str(self.path / STATE)))
+        return recorded_in(self.path)
 
     def discard(self) -> None:
         """Remove all of this work."""
@@ -181,3 +183,12 @@ class Partial:
 def partial_path(folder: Path, fingerprint: str) -> Path:
     """Where a stage with this fingerprint works, inside its kind's folder."""
     return folder / f"{PREFIX}{fingerprint[:16]}"
+
+
+def recorded_in(folder: Path) -> dict[str, Any]:
+    """The state that a partial in this folder remembers; {} without one."""
+    try:
+        content = read_file(folder / STATE, limit=MANIFEST_LIMIT)
+    except FileNotFoundError:
+        return {}
+    return dict(parse_json(content, source=str(folder / STATE)))

@@ -7,7 +7,7 @@ from shlex import quote
 from typing import Any
 
 from stages import Stage, stage_writing
-from stages.artifacts.artifact import Artifact, remedy
+from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import fingerprint
 from stages.artifacts.disk import plain_size
 from stages.artifacts.manifest import Certificate
@@ -101,7 +101,7 @@ def _check_sizes(artifact: Artifact) -> None:
                 f"{artifact.id}/{entry.name} is damaged.",
                 why=f"It should have {entry.bytes} bytes and "
                 + ("is missing." if size is None else f"has {size}."),
-                fix=remedy(artifact.kind),
+                fix=artifact.remedy,
             )
 
 
@@ -117,6 +117,7 @@ def _build(
     artifact = partial.finished()
     if artifact is not None:  # a commit was cut just before its end
         return _report(plan, artifact)
+    partial.record_starts([p.id for p in plan.parents if p.kind == plan.stage.writes])
     if partial.names():
         progress.emit(Noted(f"Resuming {plan.stage.name} where it was left."))
     started = time.monotonic()
@@ -171,20 +172,26 @@ def scalars(summary: Mapping[str, Any]) -> dict[str, Scalar]:
 def choose_parents(
     workspace: Workspace, stage: Stage, job: Job, *, kinds: Sequence[str] | None = None
 ) -> dict[str, tuple[Artifact, ...]]:
-    """Parents by kind: those named by --from, otherwise the newest complete one of each kind."""
+    """Parents by kind: those named by --from, otherwise the newest complete one of each kind.
+
+    Of the kind that the stage itself writes there is one, to start from, only where it is named.
+    """
     kinds = stage.reads if kinds is None else kinds
-    named: dict[str, list[Artifact]] = {kind: [] for kind in kinds}
+    optional = (stage.writes,) if stage.warm else ()
+    named: dict[str, list[Artifact]] = {kind: [] for kind in (*kinds, *optional)}
     for identity in job.parents:
         kind = identity.partition("/")[0]
         if kind in KINDS and kind not in named:
             raise UsageError(
                 f"`wm {stage.name}` does not read {kind}.",
-                why=f"It reads {' and '.join(kinds) or 'nothing'}.",
+                why=f"It reads {' and '.join(named) or 'nothing'}.",
                 fix=f"Leave out `--from {identity}`.",
             )
         artifact = workspace.get(identity)
         named[artifact.kind].append(artifact)
-    return {kind: tuple(found or [_newest(workspace, kind)]) for kind, found in named.items()}
+    for kind in kinds:
+        named[kind] = named[kind] or [_newest(workspace, kind)]
+    return {kind: tuple(found) for kind, found in named.items()}
 
 
 def _newest(workspace: Workspace, kind: str) -> Artifact:
@@ -203,8 +210,51 @@ def only(artifacts: Sequence[Artifact]) -> Artifact:
     """The single artifact of a kind that a stage reads once."""
     if len(artifacts) != 1:
         names = ", ".join(artifact.id for artifact in artifacts)
-        raise UsageError(f"One artifact is needed, not {names}.", fix="Give one --from per kind.")
+        raise UsageError(
+            f"One artifact is needed, not {names}.",
+            fix=f"Give `--from {artifacts[0].kind}/...` once.",
+        )
     return artifacts[0]
+
+
+def start_of(
+    chosen: Mapping[str, Sequence[Artifact]], stage: Stage, **described: Mapping[str, Any]
+) -> Artifact:
+    """The artifact to start from; it must be described as the new one will be.
+
+    `described` holds what the summaries must have in common, as `shape={...}`.
+    """
+    start = only(chosen[stage.writes])
+    for name, wanted in described.items():
+        theirs = start.manifest.summary[name]
+        different = [key for key in wanted if theirs.get(key) != _plain(wanted[key])]
+        if different:
+            sides = (f"{k}: {theirs.get(k)} there, {_plain(wanted[k])} here" for k in different)
+            raise InputsMismatch(
+                f"{start.id} cannot be the start: it was made with other settings.",
+                why="; ".join(sides) + ".",
+                fix=f"Leave out `--from {start.id}`, or use the settings and parents that it has.",
+            )
+    return start
+
+
+def check_grown(workspace: Workspace, start: Artifact, model: Artifact) -> None:
+    """Refuse a start whose own model is neither this one nor one that this one started from.
+
+    To another model's latents its weights would mean nothing.
+    """
+    wanted, seen = parent_digest(start, model.kind), model
+    while seen.manifest.payload_digest != wanted:
+        older = next((p for p in seen.manifest.parents if p.kind == model.kind), None)
+        if older is None:
+            theirs = next(p.id for p in start.manifest.parents if p.kind == model.kind)
+            raise InputsMismatch(
+                f"{start.id} cannot be the start: it belongs to {theirs}.",
+                why=f"{model.id} is another {model.kind} and did not start from {theirs}.",
+                fix=f"Name `--from {theirs}`, or train {model.kind} on from it: "
+                f"`wm {stage_writing(model.kind).name} --from {theirs}`.",
+            )
+        seen = workspace.resolve(older)
 
 
 def check_world(world: Mapping[str, Any], artifact: Artifact, *, fix: str = "") -> None:

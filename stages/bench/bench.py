@@ -31,6 +31,7 @@ QUICK = Sizes(
     memory_steps=8,
     matrix_seconds=0.2,
     dream_lane_steps=20_000,
+    compiled=False,
     plain_dream_steps=100,
     disk_bytes=8 * 10**6,
     learning_steps=(0, 0),

@@ -11,6 +11,7 @@ from stages.bench.contest import Contest, Contestant, timed
 from stages.bench.model_rows import forward_flop, matrix_ceiling
 from stages.bench.plain_worlds import PlainAgent, dream_plainly
 from stages.bench.worksite import SEED, Worksite
+from stages.memory.fused_draw import can_compile
 from stages.training.precision import native_precision
 from stages.training.seeding import generator, torch_seed
 
@@ -31,6 +32,7 @@ class DreamTask:
     num_lanes: int
     num_steps: int
     precision: str  # of M's matrix products
+    compiled: bool  # whether the mixture's draw is one loop
 
 
 def dream_rows(site: Worksite) -> Iterator[Contest]:
@@ -47,13 +49,18 @@ def dream_rows(site: Worksite) -> Iterator[Contest]:
             unit="steps",
             used=(
                 f"M, mixture sample and C, {num_lanes} lanes on {site.cores} workers, "
-                f"{precision}; ceiling: matrix product in {precision} at {flop / 1e6:.3g} MFLOP "
-                f"per step; plain: a batch of one in each of {site.cores} processes"
+                f"{precision}{_draws(site)}; ceiling: matrix product in {precision} at "
+                f"{flop / 1e6:.3g} MFLOP per step; plain: a batch of one in each of "
+                f"{site.cores} processes"
             ),
             ours=_ours(site, num_lanes, shape),
             ceiling=ceiling,
             plain=_plain(site, shape),
         )
+
+
+def _draws(site: Worksite) -> str:
+    return ", the draw compiled" if site.sizes.compiled and can_compile() else ""
 
 
 def _ours(site: Worksite, num_lanes: int, shape: Mapping[str, Any]) -> Contestant:
@@ -72,7 +79,11 @@ def _tasks(
     counts = [min(each, num_lanes - start) for start in range(0, num_lanes, each)]
     plain = tuple(sorted(shape.items()))
     precision = native_precision("cpu")
-    return [DreamTask(site.models.memory, plain, count, num_steps, precision) for count in counts]
+    compiled = site.sizes.compiled
+    return [
+        DreamTask(site.models.memory, plain, count, num_steps, precision, compiled)
+        for count in counts
+    ]
 
 
 def _plain(site: Worksite, shape: Mapping[str, Any]) -> Contestant:
@@ -114,7 +125,7 @@ def _memory(task: DreamTask) -> "DreamingMemory":
 
     memory = cached_memory("bench", task.memory, task.shape)
     assert memory is not None, "a dream without a memory"
-    return DreamingMemory(memory, dtype=getattr(torch, task.precision))
+    return DreamingMemory(memory, dtype=getattr(torch, task.precision), compiled=task.compiled)
 
 
 @lru_cache(maxsize=1)

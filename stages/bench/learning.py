@@ -55,7 +55,7 @@ def learn_vision(site: Worksite, num_steps: int) -> Learnt:
     config = site.config("train-vision")
     episodes = EpisodeSet.of([site.artifact("rollouts")])
     seeds = episodes.seeds.tolist()
-    train, held_out = split_episodes(seeds, fraction=config.held_out, seed=SEED)
+    train, held_out = split_episodes(seeds, fraction=config.held_out)
     batches = FrameBatches(episodes, train, batch_size=config.batch_size, seed=SEED)
     start = build_vision({"latent_size": config.latent_size}, seed=SEED)
 
@@ -112,7 +112,7 @@ def learn_memory(site: Worksite, num_steps: int) -> Learnt:
     config, latents = site.config("train-memory"), site.artifact("latents")
     episodes = LatentSet.of([latents])
     seeds = episodes.seeds.tolist()
-    train, held_out = split_episodes(seeds, fraction=config.held_out, seed=SEED)
+    train, held_out = split_episodes(seeds, fraction=config.held_out)
     batches = SequenceBatches(
         episodes, train, batch_size=config.batch_size, window=config.window, seed=SEED
     )

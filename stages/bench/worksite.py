@@ -55,6 +55,7 @@ class Sizes:
     matrix_seconds: float = 0.4
     dream_lanes: tuple[int, ...] = (64, 512, 4096)
     dream_lane_steps: int = 60_000  # steps of all lanes together per lap
+    compiled: bool = True  # the dream's draw: half a minute before it is warm
     plain_dream_steps: int = 300  # per worker and lap
     disk_bytes: int = 16 * 10**6
     learning_steps: tuple[int, int] = (120, 150)  # of V and of M; 0 leaves the check out

@@ -17,14 +17,21 @@ from stages.control.search import Search, SearchShape
 class Restarts:
     """One search out of several, with the interface of one: ask, tell, replay, mean, sigma."""
 
-    def __init__(self, shapes: Sequence[SearchShape], *, trial: int) -> None:
-        """`shapes` differ in their seeds; a single one is just a search."""
+    def __init__(
+        self,
+        shapes: Sequence[SearchShape],
+        *,
+        trial: int,
+        start: NDArray[np.floating] | None = None,
+    ) -> None:
+        """`shapes` differ in their seeds; a single one is just a search. `start` is their mean."""
         assert shapes and trial > 0, f"{len(shapes)} searches, {trial} generations of trial"
         self.shapes = tuple(shapes)
         self.trial = trial
         self.generation = 0  # told so far, those of given-up searches included
         self.scores: list[float] = []  # of the mean vectors after the trial, by search
-        self._begun = [Search(self.shapes[0])]
+        self._start = start
+        self._begun = [Search(self.shapes[0], start)]
 
     @property
     def active(self) -> Search:
@@ -56,6 +63,12 @@ class Restarts:
         """Generations in all when the one that goes on has so many."""
         return generations + (len(self.shapes) - 1) * self.trial
 
+    def share(self, efforts: Sequence[float]) -> float:
+        """Of all work, what is done; `efforts` are those of a search's generations."""
+        trial, others = sum(efforts[: self.trial]), len(self.shapes) - 1
+        done = min(len(self.scores), others) * trial + sum(efforts[: self.within])
+        return done / (others * trial + sum(efforts))
+
     def ask(self) -> NDArray[np.float64]:
         """The next population [population, P]."""
         assert not self.awaits_score, "the trial of a search ends with its score"
@@ -77,6 +90,6 @@ class Restarts:
             return
         self.scores.append(score)
         if len(self.scores) < len(self.shapes):
-            self._begun.append(Search(self.shapes[len(self.scores)]))
+            self._begun.append(Search(self.shapes[len(self.scores)], self._start))
             return
         self._begun = [self._begun[int(np.argmax(self.scores))]]

@@ -35,7 +35,8 @@ class SearchShape:
 class Search:
     """One CMA-ES run. Call ask, then tell, generation after generation."""
 
-    def __init__(self, shape: SearchShape) -> None:
+    def __init__(self, shape: SearchShape, start: NDArray[np.floating] | None = None) -> None:
+        """`start` is the first mean [P]; without it zero."""
         if shape.population < 4:
             raise UsageError(
                 f"control.population = {shape.population} is too small for CMA-ES.",
@@ -43,7 +44,7 @@ class Search:
             )
         self.shape = shape
         self.generation = 0  # generations told so far
-        self._strategy = _strategy(shape)
+        self._strategy = _strategy(shape, start)
         self._asked: list[NDArray[np.float64]] = []
 
     def ask(self) -> NDArray[np.float64]:
@@ -104,7 +105,7 @@ def check_fitness(fitness: NDArray[np.float64], *, generation: int) -> NDArray[n
     return np.where(bad, fitness[~bad].min(), fitness) if bad.any() else fitness
 
 
-def _strategy(shape: SearchShape) -> Any:
+def _strategy(shape: SearchShape, start: NDArray[np.floating] | None) -> Any:
     """A pycma strategy without global randomness, files, signals or stopping rules of its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pycma warns about optional plotting packages
@@ -121,4 +122,5 @@ def _strategy(shape: SearchShape) -> Any:
         "tolflatfitness": np.inf,
         "signals_filename": "",
     }
-    return cma.CMAEvolutionStrategy(np.zeros(shape.num_parameters), shape.sigma, options)
+    mean = np.zeros(shape.num_parameters) if start is None else np.asarray(start, np.float64)
+    return cma.CMAEvolutionStrategy(mean, shape.sigma, options)

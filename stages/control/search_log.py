@@ -82,14 +82,12 @@ class SearchLog:
         return sum(int(record["frames"]) for record in self.records)
 
     def pending(self, name: str) -> dict[int, list[Row]]:
-        """Tasks of this piece of work that are done already; those of others are forgotten."""
-        records = parse_log(self._partial.lines(PENDING), source=PENDING)
-        kept = [record for record in records if record["of"] == name]
-        if kept:
-            self._partial.keep_lines(PENDING, [log_line(record) for record in kept])
-        else:
-            self._partial.remove(PENDING)
-        return {record["task"]: record["rows"] for record in kept}
+        """Tasks of this piece of work that are done already; a line that a death cut is dropped."""
+        lines = self._partial.lines(PENDING)
+        if self._partial.has(PENDING):
+            self._partial.keep_lines(PENDING, lines)
+        records = parse_log(lines, source=PENDING)
+        return {record["task"]: record["rows"] for record in records if record["of"] == name}
 
     def add_pending(self, name: str, task: int, rows: Sequence[Row]) -> None:
         """Keep the rows of one finished task."""
@@ -105,6 +103,7 @@ class SearchLog:
 
     def _append(self, record: dict[str, Any], search: Restarts) -> None:
         self._partial.append(LOG, log_line(record))
+        self._partial.remove(PENDING)
         self._take(record, search)
 
     def _take(self, record: dict[str, Any], search: Restarts) -> None:

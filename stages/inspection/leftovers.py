@@ -7,7 +7,9 @@ from pathlib import Path
 
 from stages import stage_writing
 from stages.artifacts.disk import TEMPORARY
+from stages.artifacts.partial import STARTS, recorded_in
 from stages.artifacts.workspace import KINDS, Workspace
+from stages.errors import StageError
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,15 @@ def _unfinished(path: Path, kind: str) -> Leftover:
     age = time.time() - max((one.stat().st_mtime for one in files), default=path.stat().st_mtime)
     return Leftover(
         f"{path}: {len(files)} files, {_megabytes(files)}, last written {_hours(age)} ago",
-        f"wm {stage_writing(kind).name}   (goes on; or: rm -r {path})",
+        f"wm {stage_writing(kind).name}{_starts(path)}   (goes on; or: rm -r {path})",
     )
+
+
+def _starts(path: Path) -> str:
+    try:
+        return "".join(f" --from {name}" for name in recorded_in(path).get(STARTS, ()))
+    except StageError:  # a damaged state is for the command that goes on to tell
+        return ""
 
 
 def _temporaries(folder: Path) -> Iterator[Leftover]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages import Stage, stage_named
-from stages.artifacts.artifact import Artifact, remedy
+from stages.artifacts.artifact import Artifact
 from stages.artifacts.disk import explained
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.errors import StageError
@@ -121,8 +121,8 @@ def _condition(workspace: Workspace, expected: Expectation) -> Condition:
     if holder:
         return Condition(expected.stage, shown, "running", holder)
     fault = _size_fault(artifact) if artifact else None
-    if fault:
-        return Condition(expected.stage, shown, "damaged", f"{fault} {remedy(kind)}")
+    if artifact and fault:
+        return Condition(expected.stage, shown, "damaged", f"{fault} {artifact.remedy}")
     if expected.fresh:
         return Condition(expected.stage, shown, "fresh", expected.reason or None)
     partials = workspace.partials(kind)

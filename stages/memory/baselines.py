@@ -3,6 +3,7 @@
 All levels are nats per latent dimension. Axes: `N` steps, `Z` latent size, `K` components.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ Floats = NDArray[np.float64]
 
 LOG_2PI = float(np.log(2 * np.pi))
 MIN_VARIANCE = 1e-6  # of a component, so that a constant dimension stays finite
+BLOCK = 1024  # rows that are worked on at once: their [N, Z, K] fit a processor's cache
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class Mixture:
 
 def mixture_nll(mixture: Mixture, z: NDArray[np.floating]) -> float:
     """NLL of z [N, Z]."""
-    joint = _joint(mixture, np.asarray(z, dtype=np.float64))
-    return float(-np.logaddexp.reduce(joint, axis=-1).mean())
+    likelihoods = [_shares(mixture, rows)[1].sum() for rows in _blocks(z)]
+    return float(-np.sum(likelihoods) / z.size)
 
 
 def fit_mixture(z: NDArray[np.floating], *, num_mixtures: int = 5, num_rounds: int = 60) -> Mixture:
@@ -94,15 +96,31 @@ def fit_mixture(z: NDArray[np.floating], *, num_mixtures: int = 5, num_rounds: i
     return mixture
 
 
-def _joint(mixture: Mixture, z: Floats) -> Floats:
-    """log(weight * density), [N, Z, K]."""
-    return mixture.log_weight - gaussian_nll(z[:, :, None] - mixture.mean, mixture.variance)
+def _blocks(z: NDArray[np.floating]) -> Iterator[Floats]:
+    for start in range(0, len(z), BLOCK):
+        yield np.asarray(z[start : start + BLOCK], dtype=np.float64)
+
+
+def _shares(mixture: Mixture, z: Floats) -> tuple[Floats, Floats, Floats]:
+    """Each component's share in a point [N, Z, K], log p(z) [N, Z], and z - mean [N, Z, K]."""
+    deviation = z[:, :, None] - mixture.mean
+    joint = mixture.log_weight - gaussian_nll(deviation, mixture.variance)
+    largest = joint.max(axis=-1, keepdims=True)
+    share = np.exp(joint - largest)
+    total = share.sum(axis=-1, keepdims=True)
+    return share / total, (largest + np.log(total))[..., 0], deviation
 
 
 def _improved(mixture: Mixture, z: Floats) -> Mixture:
-    joint = _joint(mixture, z)
-    share = np.exp(joint - np.logaddexp.reduce(joint, axis=-1, keepdims=True))  # [N, Z, K]
-    weight = share.sum(0) + 1e-9  # [Z, K]; a component may lose every point
-    mean = (share * z[:, :, None]).sum(0) / weight
-    variance = (share * np.square(z[:, :, None] - mean)).sum(0) / weight
-    return Mixture(np.log(weight / len(z)), mean, np.maximum(variance, MIN_VARIANCE))
+    """One round: sums over blocks of points, of deviations from the mean before it."""
+    weight = np.full(mixture.mean.shape, 1e-9)  # [Z, K]; a component may lose every point
+    first, second = np.zeros_like(weight), np.zeros_like(weight)
+    for rows in _blocks(z):
+        share, _, deviation = _shares(mixture, rows)
+        weight += share.sum(0)
+        moved = share * deviation
+        first += moved.sum(0)
+        second += (moved * deviation).sum(0)
+    shift = first / weight
+    variance = np.maximum(second / weight - np.square(shift), MIN_VARIANCE)
+    return Mixture(np.log(weight / len(z)), mixture.mean + shift, variance)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stages.memory.fused_draw import can_compile, compiled_draw
 from stages.memory.lstm import State
 from stages.memory.mdn_rnn import MDNRNN
 from stages.memory.mixture import MIN_TEMPERATURE, check_temperature
@@ -37,8 +38,13 @@ class _Scratch(NamedTuple):
 class DreamingMemory:
     """A copy of M that advances lanes and draws what they see next."""
 
-    def __init__(self, model: MDNRNN, *, dtype: torch.dtype = torch.float32) -> None:
-        """`dtype` is the precision of the matrix products; gates, cells and draws are float32."""
+    def __init__(
+        self, model: MDNRNN, *, dtype: torch.dtype = torch.float32, compiled: bool = False
+    ) -> None:
+        """`dtype` is the precision of the matrix products; gates, cells and draws are float32.
+
+        `compiled` draws in one loop where there is a C++ compiler (`fused_draw`): for long dreams.
+        """
         self.model = model
         self.shape = model.shape
         self.dtype = dtype
@@ -53,6 +59,7 @@ class DreamingMemory:
             self._weight = _sigmoids_first(weight).to(dtype).t()  # [I, 4H]
             self._head_weight = model.head.weight.to(dtype, copy=True)  # [3 * Z * K, H]
             self._head_bias = model.head.bias.to(torch.float32, copy=True)[:, None]
+        self._fused = compiled_draw() if compiled and can_compile() else None
         self._scratch: dict[int, _Scratch] = {}  # by lanes of a block
 
     @torch.inference_mode()
@@ -128,6 +135,14 @@ class DreamingMemory:
         """
         scratch = self._scratch_for(len(h))
         torch.mm(self._head_weight, h.to(self.dtype).t(), out=scratch.head)
+        if self._fused is not None and temperature >= MIN_TEMPERATURE:
+            parts = (3, self.shape.latent_size, self.shape.num_mixtures, -1)
+            head, bias = scratch.head.view(parts), self._head_bias.view(parts)
+            low, tau = self.shape.min_log_sigma, torch.tensor(temperature)
+            try:
+                return self._fused(head, bias, uniform, noise, tau, low)
+            except RuntimeError:  # it could not be compiled here
+                self._fused = None
         raw = scratch.raw.copy_(scratch.head).add_(self._head_bias)
         raw = raw.view(3, self.shape.latent_size, -1, len(h))  # [3, Z, K, b]
         logit, mean, _ = raw

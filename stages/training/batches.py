@@ -55,13 +55,12 @@ def to_float(frames: Frames, device: torch.device) -> torch.Tensor:
     return moved.permute(0, 3, 1, 2).to(torch.float32).div_(255)
 
 
-def split_episodes(
-    episode_seeds: Sequence[int], *, fraction: float, seed: int
-) -> tuple[list[int], list[int]]:
+def split_episodes(episode_seeds: Sequence[int], *, fraction: float) -> tuple[list[int], list[int]]:
     """Numbers of the training and of the held-out episodes, sorted; at least one of each.
 
-    Episodes of the same seed, the same track, stay on the same side: a rollout that is read twice,
-    or driven again by another policy, leaks nothing.
+    The side of an episode follows from its seed, its track, alone: what was held out once stays
+    held out when more is recorded, when another policy drives there, and when training goes on.
+    `fraction` of all tracks are held out; of few tracks it may be another share.
     """
     tracks = np.unique(np.asarray(episode_seeds, dtype=np.int64))
     if len(tracks) < 2:
@@ -69,9 +68,10 @@ def split_episodes(
             f"Training needs episodes of at least 2 seeds, one held out; there is {len(tracks)}.",
             fix="Record more: wm rollout --episodes 8",
         )
-    num_held_out = min(max(round(len(tracks) * fraction), 1), len(tracks) - 1)
-    held_tracks = generator(seed, "held-out").permutation(tracks)[:num_held_out]
-    held = np.isin(np.asarray(episode_seeds), held_tracks)
+    places = np.array([generator(int(track), "held-out").random() for track in tracks])
+    order = np.argsort(places)
+    num_held_out = min(max(int((places < fraction).sum()), 1), len(tracks) - 1)
+    held = np.isin(np.asarray(episode_seeds), tracks[order[:num_held_out]])
     return np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()
 
 

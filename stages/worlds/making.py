@@ -105,13 +105,13 @@ def frames_per_second(env: str) -> float:
         opened.close()
 
 
-def check_random_start(env: str, engine: str) -> None:
+def check_random_start(env: str, engine: str, *, key: str = "rollout.random_start") -> None:
     """UsageError where episodes cannot begin at a random place of the track."""
     if not env.startswith("CarRacing") or engine == "envpool":
         raise UsageError(
             f"Episodes of {env} on {engine} cannot begin at a random place.",
             why="Only the car of CarRacing can be moved along its track, on gymnasium's engines.",
-            fix="Use --set rollout.random_start=false"
+            fix=f"Use --set {key}=false"
             + (f", or --set world.engine={GYMNASIUM_FAST}." if env.startswith("CarR") else "."),
         )
 

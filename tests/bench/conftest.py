@@ -5,6 +5,7 @@ import pytest
 from stages.bench.worksite import Sizes
 
 TINY = Sizes(
+    compiled=False,
     rounds=2,
     recording_lanes=2,
     episode_actions=5,

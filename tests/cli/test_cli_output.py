@@ -59,9 +59,18 @@ def test_help_loads_nothing_heavy_and_blas_is_single_threaded():
     assert told.stderr == "[]1"
 
 
+@pytest.mark.pipeline
+def test_status_of_a_finished_workspace_loads_nothing_heavy(micro_workspace):
+    look_lightly(micro_workspace)
+
+
 def test_status_loads_nothing_heavy(recorded):
+    look_lightly(recorded)
+
+
+def look_lightly(workspace):
     script = (
-        f"import sys; from wm_cli.app import run; code = run(['status', '-w', {str(recorded)!r}]);"
+        f"import sys; from wm_cli.app import run; code = run(['status', '-w', {str(workspace)!r}]);"
         f"sys.stderr.write(repr([code, [m for m in {HEAVY} if m in sys.modules]]))"
     )
     told = subprocess.run(

@@ -41,6 +41,16 @@ def test_slow_work_is_told_per_unit():
     assert pace.describe(Advanced(2, 10, "generations"), 60.0) == "30 s each, 4 min 0 s left"
 
 
+def test_time_left_follows_the_share_of_the_work_where_units_differ():
+    pace = Pace(Advanced(0, 10, "generations", share=0.0), 0.0)
+    # A fifth of the generations, but a tenth of the work in a minute: nine more minutes.
+    event = Advanced(2, 10, "generations", share=0.1)
+    assert pace.describe(event, 60.0) == "30 s each, 9 min 0 s left"
+    resumed = Pace(Advanced(5, 10, "generations", share=0.4), 0.0)
+    event = Advanced(6, 10, "generations", share=0.5)
+    assert resumed.describe(event, 60.0) == "1 min 0 s each, 5 min 0 s left"
+
+
 def test_another_piece_of_work_has_a_pace_of_its_own():
     events = [
         (0.0, Advanced(0, 4, "episodes")),

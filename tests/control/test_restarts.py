@@ -88,3 +88,24 @@ def test_a_single_search_is_never_judged():
     for _ in range(6):
         turn(restarts, log, ())
     assert np.array_equal(restarts.mean, alone(3, 6).mean)
+
+
+def test_the_share_of_the_work_follows_its_efforts():
+    restarts, efforts = Restarts([shape(seed) for seed in SEEDS], trial=2), [1.0, 1.0, 4.0, 4.0]
+    shares = []
+    while restarts.within < 4 or restarts.awaits_score:
+        turn(restarts, [], (1.0, 3.0, 2.0))
+        shares.append(restarts.share(efforts) * 14)  # three trials of 2, and 8 that follow
+    assert shares == pytest.approx([1, 2, 3, 4, 5, 6, 10, 14])
+
+
+def test_a_search_starts_where_it_is_told_to():
+    start = np.arange(6.0)
+    near = Restarts([shape(seed) for seed in SEEDS], trial=TRIAL, start=start)
+    for _ in SEEDS:
+        assert np.array_equal(near.mean, start)
+        assert np.abs(near.ask() - start).max() < 5 * 0.5
+        for _ in range(TRIAL):
+            near.tell(-cost(near.ask()))
+        near.judge(0.0)
+    assert np.array_equal(Search(shape(3)).mean, np.zeros(6))

@@ -44,3 +44,16 @@ def test_own_tracks_differ_between_candidates():
 
 def test_tracks_depend_on_the_root_seed():
     assert schedule().tracks(7, 3) != schedule().tracks(8, 3)
+
+
+def test_a_second_heat_has_tracks_of_its_own():
+    made, plain = schedule(heats=2), schedule()
+    assert [made.episodes_in(number) for number in range(10)] == [2] * 5 + [4] * 5
+    assert made.num_seeds() == 2 * plain.num_seeds()
+    used = [seed for number in range(10) for seed in made.tracks(7, number)[0]]
+    assert len(set(used)) == len(used)
+
+
+def test_efforts_are_episodes_times_their_length():
+    assert schedule().efforts() == [75.0] * 4 + [150.0] + [300.0] * 2 + [300.0] * 3
+    assert schedule(max_steps=(0,), episodes=(2,)).efforts() == [2.0] * 10

@@ -18,6 +18,7 @@ from command_line import (
     manifest,
     payload,
     session_members,
+    settings,
     start_wm,
     wait_until,
     wm,
@@ -135,3 +136,47 @@ def test_interrupted_half_way_and_run_again(kind, micro_workspace, tmp_path):
     states = {row["stage"]: row["state"] for row in status["tables"][0]["rows"]}
     assert states[MADE_BY[kind]] == "partial"
     goes_on_to_the_same(root, kind, micro_workspace)
+
+
+def test_killed_in_the_final_of_a_warm_search_and_run_again(micro_workspace, tmp_path):
+    root = copied(micro_workspace, tmp_path / "killed")
+    plain = settings("control.components=0", "control.starts=1")
+    wm("train-control", "-w", root, *plain)
+    reference = copied(root, tmp_path / "reference")
+    raced = settings("control.finalists=2", "control.episodes=[8]", "control.max_steps=[60]")
+    words = ("train-control", "--from", "control/0002", *plain, *raced, "--workers", 2)
+    process = start_wm(*words, "-w", root, log=tmp_path / "log")
+    try:
+
+        def in_a_final() -> bool:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            found = list((root / "control").glob(".partial-*/pending.jsonl"))
+            return bool(found) and b", final" in found[0].read_bytes()
+
+        wait_until(in_a_final, seconds=120)
+        kill(process.pid)
+        process.wait(timeout=60)
+    finally:
+        clear_session(process)
+    assert "wm train-control --from control/0002" in wm("doctor", "-w", root).said
+    wm(*words, "-w", root)
+    wm(*words, "-w", reference)
+    assert payload(root, "control/0003") == payload(reference, "control/0003")
+
+
+def test_killed_before_its_first_checkpoint_training_begins_at_its_start_again(
+    micro_workspace, tmp_path
+):
+    root = copied(micro_workspace, tmp_path / "killed")
+    reference = copied(micro_workspace, tmp_path / "reference")
+    words = ("train-memory", "--from", "memory/0001", "--set", "memory.steps=40")
+    process = start_wm(*words, "-w", root, log=tmp_path / "log")
+    try:
+        wait_until(lambda: any((root / "memory").glob(".partial-*/state.json")), seconds=120)
+        kill(process.pid)
+        process.wait(timeout=60)
+    finally:
+        clear_session(process)
+    wm(*words, "-w", root)
+    wm(*words, "-w", reference)
+    assert payload(root, "memory/0002") == payload(reference, "memory/0002")

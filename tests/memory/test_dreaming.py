@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from stages.errors import UsageError
+from stages.memory import fused_draw
 from stages.memory.dreaming import DreamingMemory
 from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
 from stages.memory.mixture import sample
@@ -137,3 +138,50 @@ def test_bad_temperatures_are_refused():
     dreaming, zeros = DreamingMemory(lively(SHAPE)), torch.zeros(16, 4)
     with pytest.raises(UsageError, match="temperature"):
         dreaming.draw(torch.zeros(16, 24), uniform=zeros, noise=zeros, temperature=-1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 1.3])
+def test_the_draw_that_is_compiled_is_the_samplers(temperature):
+    model, (z, a, state) = lively(SHAPE), lanes(SHAPE, 40)
+    with torch.no_grad():
+        h, _ = model.advance(z, a, state)
+        raw = (h @ model.head.weight.T).T.view(3, 4, 3, -1)
+        bias = model.head.bias.view(3, 4, 3, 1)
+        uniform = torch.rand(40, 4, generator=torch.Generator().manual_seed(4))
+        noise = normal(40, 4, seed=5)
+        wanted = sample(model.heads(h), uniform=uniform, noise=noise, temperature=temperature)
+        found = fused_draw.draw(raw, bias, uniform, noise, torch.tensor(temperature), -0.5)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+@pytest.mark.skipif(not fused_draw.can_compile(), reason="no C++ compiler")
+def test_compiled_it_draws_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    model, (z, a, state) = lively(SHAPE), lanes(SHAPE, 40)
+    plain, fused = DreamingMemory(model), DreamingMemory(model, compiled=True)
+    h, _ = plain.advance(z, a, state)
+    uniform = torch.rand(40, 4, generator=torch.Generator().manual_seed(4))
+    drawn = {"uniform": uniform, "noise": normal(40, 4, seed=5)}
+    for temperature in (0.0, 0.5, 1.15):
+        wanted = plain.draw(h, temperature=temperature, **drawn)
+        found = fused.draw(h, temperature=temperature, **drawn)
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert any((tmp_path / "cache").rglob("*.so")), "it was compiled"
+
+
+def test_where_compiling_fails_it_draws_as_without():
+    model, (z, a, state) = lively(SHAPE), lanes(SHAPE, 40)
+    plain, fused = DreamingMemory(model), DreamingMemory(model, compiled=True)
+    calls = []
+
+    def broken(*parts):
+        calls.append(parts)
+        raise RuntimeError("C++ compile error")
+
+    fused._fused = broken
+    h, _ = plain.advance(z, a, state)
+    drawn = {"uniform": torch.full((40, 4), 0.4), "noise": normal(40, 4), "temperature": 0.8}
+    for _ in range(2):
+        assert torch.equal(fused.draw(h, **drawn), plain.draw(h, **drawn))
+    assert len(calls) == 1, "it is not tried again"

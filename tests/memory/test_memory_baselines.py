@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stages.memory import baselines
 from stages.memory.baselines import (
     Transitions,
     entropy_floor,
@@ -91,3 +92,25 @@ def test_reference_levels_are_told_on_the_held_out_steps():
     assert levels["entropy_floor"] == pytest.approx(UNIT - 2.0)
     elsewhere = reference_levels(steps(0), steps(3))
     assert elsewhere["unconditional_mixture"] > levels["unconditional_mixture"] + 1
+
+
+def test_the_blocks_in_which_it_is_fitted_do_not_matter(monkeypatch):
+    """Beside the textbook's round over all points at once (Bishop 2006, section 9.2.2)."""
+    rng = np.random.default_rng(3)
+    z = np.stack([rng.normal(rng.choice([-2, 1], 500), 0.5), rng.exponential(2, 500)], 1)
+    monkeypatch.setattr(baselines, "BLOCK", 77)
+    found = fit_mixture(z, num_mixtures=3, num_rounds=1)
+    for dimension, column in enumerate(z.T):
+        mean = np.quantile(column, [1 / 6, 3 / 6, 5 / 6])
+        density = stats.norm(mean, column.std()).pdf(column[:, None])  # [500, 3], equal weights
+        share = density / density.sum(1, keepdims=True)
+        new = (share * column[:, None]).sum(0) / share.sum(0)
+        spread = (share * (column[:, None] - new) ** 2).sum(0) / share.sum(0)
+        np.testing.assert_allclose(np.exp(found.log_weight[dimension]), share.mean(0))
+        np.testing.assert_allclose(found.mean[dimension], new)
+        np.testing.assert_allclose(found.variance[dimension], spread)
+    likelihood = [
+        np.log((np.exp(w) * stats.norm(m, np.sqrt(v)).pdf(column[:, None])).sum(1)).mean()
+        for w, m, v, column in zip(found.log_weight, found.mean, found.variance, z.T, strict=True)
+    ]
+    assert mixture_nll(found, z) == pytest.approx(-np.mean(likelihood))

@@ -1,0 +1,102 @@
+"""The settings of a search, as a recipe says them."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stages.contracts import setting
+from stages.control.schedule import Schedule
+
+if TYPE_CHECKING:
+    from stages.control.pilot import PilotShape
+
+
+@dataclass(frozen=True)
+class Config:
+    """The `[control]` section."""
+
+    features: str = setting(
+        "zh", doc="what C sees: latent z, hidden state h, cell c", choices=("z", "zh", "zch")
+    )
+    hidden: int = setting(0, doc="hidden tanh units of C; 0: linear", low=0)
+    bias: bool = setting(True, doc="whether C has a bias")
+    latent: str = setting("mean", doc="z is mu, or drawn anew", choices=("mean", "sample"))
+    squash: tuple[str, ...] = setting(
+        (),
+        doc="per action: stretch -1..1 over its bounds, or clip; empty: linear",
+        choices=("linear", "clip"),
+    )
+    generations: int = setting(40, doc="generations of CMA-ES", low=1)
+    starts: int = setting(
+        1, doc="searches that begin; the best of them after start_generations goes on", low=1
+    )
+    start_generations: int = setting(8, doc="generations that each of them is given", low=1)
+    population: int = setting(32, doc="candidates per generation", low=4)
+    episodes: tuple[int, ...] = setting(
+        (2,), doc="episodes per candidate; several values share the generations equally", low=1
+    )
+    components: int = setting(
+        0, doc="search along so many principal components of what C sees; 0: every weight", low=0
+    )
+    sigma: float = setting(0.1, doc="initial standard deviation", above=0.0)
+    sigma_end: float = setting(
+        0.0,
+        doc="to where sigma falls, by the same factor each generation; 0: CMA-ES adapts it",
+        low=0.0,
+    )
+    covariance: str = setting("full", doc="what CMA-ES adapts", choices=("full", "diagonal"))
+    common_tracks: bool = setting(True, doc="all candidates of a generation drive the same seeds")
+    finalists: int = setting(
+        0, doc="best candidates of a generation that drive as many tracks again; 0: none", low=0
+    )
+    random_start: bool = setting(
+        False, doc="candidates begin anywhere on the track (CarRacing); the mean vector does not"
+    )
+    patience: int = setting(
+        0, doc="give an episode up after so many actions without reward; 0: never", low=0
+    )
+    max_steps: tuple[int, ...] = setting(
+        (0,),
+        doc="actions per episode at most, 0: to its end; several share the generations equally",
+        low=0,
+    )
+    task_lanes: int = setting(32, doc="episodes that one task drives as lanes", low=1)
+    select_every: int = setting(5, doc="generations between scores of the mean vector", low=1)
+    select_episodes: int = setting(16, doc="held-out episodes of such a score", low=1)
+
+    def __post_init__(self) -> None:
+        """Refuse a search whose episodes have no length or number."""
+        if not self.max_steps:
+            raise ValueError("max_steps is empty; [0] means to the episode's end")
+        if not self.episodes:
+            raise ValueError("episodes is empty; [1] means one per candidate")
+        if self.finalists == 1 or self.finalists >= self.population:
+            raise ValueError(
+                f"finalists is {self.finalists}: 0, or 2 to {self.population - 1}, fewer than the "
+                "population and enough to compare"
+            )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the search reads."""
+        memory = () if self.features == "z" else ("memory",)
+        return ("vision", *memory, *(("latents",) if self.components else ()))
+
+    @property
+    def schedule(self) -> Schedule:
+        """What it does in which generation."""
+        return Schedule(
+            generations=self.generations,
+            population=self.population,
+            episodes=self.episodes,
+            max_steps=self.max_steps,
+            common_tracks=self.common_tracks,
+            heats=2 if self.finalists else 1,
+        )
+
+    @property
+    def pilot(self) -> "PilotShape":
+        """The agent whose controller it looks for."""
+        from stages.control.pilot import PilotShape
+
+        names = ("features", "hidden", "bias", "latent", "squash")
+        return PilotShape(**{name: getattr(self, name) for name in names})
