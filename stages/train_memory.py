@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 STAGE = stage_named("train-memory")
 ALGORITHM = 4
 HELD_OUT_STEP = 1 << 40  # noise of held-out batches: beyond every training step
-MAX_BASELINE_STEPS = 50_000  # transitions on which the baselines are fitted and scored
+MAX_BASELINE_STEPS = 20_000  # transitions on which the baselines are fitted and scored
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ _KEEPING = {
     -2: 2**26,  # M_TOP_PAD: ask for so much more than is needed
     -8: 1,  # M_ARENA_MAX: one heap for all threads; others are limited to 64 MB
 }
+_USUAL = {_MMAP_THRESHOLD: 2**17, -1: 2**17, -2: 2**17}  # where glibc begins
 
 
 def resolve_device(name: str) -> torch.device:
@@ -68,8 +69,14 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give the system back what is kept and free; glibc only."""
+    """Give the system back what is kept and free, and from now on what is freed; glibc only.
+
+    Otherwise what is computed once, after training, would fill a heap whose holes it does not fit.
+    """
     library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        for parameter, value in _USUAL.items():
+            library.mallopt(parameter, value)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
 

@@ -143,7 +143,7 @@ def test_killed_in_the_final_of_a_warm_search_and_run_again(micro_workspace, tmp
     plain = settings("control.components=0", "control.starts=1")
     wm("train-control", "-w", root, *plain)
     reference = copied(root, tmp_path / "reference")
-    raced = settings("control.finalists=2", "control.episodes=[8]", "control.max_steps=[60]")
+    raced = settings("control.finalists=2", "control.episodes=[4]", "control.generations=3")
     words = ("train-control", "--from", "control/0002", *plain, *raced, "--workers", 2)
     process = start_wm(*words, "-w", root, log=tmp_path / "log")
     try:

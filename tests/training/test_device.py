@@ -45,6 +45,14 @@ def test_freed_memory_is_kept_as_far_as_the_library_allows(monkeypatch, largest,
     assert library.values[-2] > 0
 
 
+def test_afterwards_large_pieces_go_back_to_the_system_as_usual(monkeypatch):
+    library = Library(2**40)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: library)
+    keep_freed_memory()
+    return_freed_memory()
+    assert library.values[-3] == library.values[-1] == 128 * 1024  # glibc's manual, mallopt(3)
+
+
 def test_a_library_that_keeps_nothing_is_left_alone(monkeypatch):
     """Half of the settings would be worse than none: the library's own adapting would stop."""
     refusing = Library(0)
