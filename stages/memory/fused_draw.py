@@ -33,7 +33,10 @@ def draw(
     for logit in logits[1:]:
         largest = torch.maximum(largest, logit)
     shares = [torch.exp((logit - largest) / temperature) for logit in logits]
-    place = torch.stack(shares).sum(0) * uniform.t()
+    total = shares[0]
+    for share in shares[1:]:
+        total = total + share
+    place = total * uniform.t()
     passed, mean, log_sigma = shares[0], means[0], log_sigmas[0]
     for share, other_mean, other_sigma in zip(shares[1:], means[1:], log_sigmas[1:], strict=True):
         further = place >= passed
