@@ -5,33 +5,33 @@ What crosses to a worker is plain: paths whose digests have been checked, shapes
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stages.artifacts.agent_folder import CONTROL, MEMORY, VISION, AgentFolder
 from stages.artifacts.artifact import Artifact
+from stages.artifacts.fitting import differing
 from stages.artifacts.partial import Partial
-from stages.artifacts.weights import check_shapes, pack_tensors, unpack_tensors
+from stages.artifacts.weights import check_finite, check_shapes, pack_tensors, unpack_tensors
 from stages.artifacts.workspace import Workspace
-from stages.contracts import ActionSpec, EpisodeOutcome, SettingRule, World, WorldSpec
-from stages.errors import ArtifactDamaged, InputsMismatch, UsageError
+from stages.contracts import ActionSpec, EpisodeOutcome, World, WorldSpec
+from stages.described import check_memory, check_vision, described, record_of, told_actions
+from stages.errors import InputsMismatch
+from stages.execution.worker import sign_of_life
 from stages.families import WEIGHTS, build_memory, build_vision, load_into
-from stages.settings.values import convert
 
 if TYPE_CHECKING:
     from stages.control.basis import Basis
-    from stages.control.controllers import ControllerShape
     from stages.control.pilot import Pilot, PilotShape
-    from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
+    from stages.memory.mdn_rnn import MDNRNN
     from stages.vision.vae import VAE
 
 Parameters = NDArray[np.floating]
-Record = TypeVar("Record")
 MODELS = ("vision", "memory")
 BASIS = "basis.safetensors"  # mean and directions of the space that a search moves in
 BASIS_STEPS = 40_000  # recorded steps from which it is computed
@@ -48,6 +48,8 @@ class AgentFiles:
     memory_digest: str
     memory_shape: Mapping[str, Any] | None
     pilot: "PilotShape"
+    name: str = ""  # of whom messages speak
+    actions: Mapping[str, Any] = field(default_factory=dict)  # trained with; an ActionSpec's fields
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Trial:
     patience: int = 0  # give a lane up after so many actions without reward; 0: never
     max_steps: int = 0  # actions per episode at most; 0: to its end
     random_start: bool = False  # begin anywhere on the track
+    drivers: tuple[str, ...] = ()  # [B], who drives, for messages; empty: one for all
 
 
 def run_trial(trial: Trial) -> list[EpisodeOutcome]:
@@ -75,6 +78,8 @@ def run_trial(trial: Trial) -> list[EpisodeOutcome]:
         trial.seeds,
         stop_rule=StopRule(trial.patience) if trial.patience else None,
         max_steps=trial.max_steps or None,
+        tick=sign_of_life,
+        drivers=trial.drivers,
     )
 
 
@@ -87,16 +92,39 @@ def action_spec(world: WorldSpec, engine: str) -> ActionSpec:
 
 
 def agent_files(vision: Artifact, memory: Artifact | None, pilot: "PilotShape") -> AgentFiles:
-    """The record from which workers build V and M; digests are checked here, once."""
-    return AgentFiles(
-        vision=str(vision.file(WEIGHTS)),
-        vision_digest=vision.manifest.payload_digest,
+    """The record from which workers build V and M; their files are checked here, once."""
+    found = AgentFiles(
+        vision=str(vision_weights(vision)),
+        vision_digest=vision.entry(WEIGHTS).sha256,
         vision_shape=vision.manifest.summary["shape"],
-        memory=str(memory.file(WEIGHTS)) if memory is not None else None,
-        memory_digest=memory.manifest.payload_digest if memory is not None else "",
-        memory_shape=memory.manifest.summary["shape"] if memory is not None else None,
+        memory=None,
+        memory_digest="",
+        memory_shape=None,
         pilot=pilot,
+        name=vision.id,
     )
+    if memory is None:
+        return found
+    from stages.memory.mdn_rnn import MDNRNNShape
+
+    shape = record_of(MDNRNNShape, memory.manifest.summary["shape"])
+    path = memory.file(WEIGHTS)
+    check_memory(path, shape, f"{memory.id}/{WEIGHTS}")
+    return replace(
+        found,
+        memory=str(path),
+        memory_digest=memory.entry(WEIGHTS).sha256,
+        memory_shape=asdict(shape),
+        name=memory.id,
+        actions=told_actions(memory, shape.action_size),
+    )
+
+
+def vision_weights(vision: Artifact) -> Path:
+    """V's file, after its digest and its size were compared with what the manifest says."""
+    path = vision.file(WEIGHTS)
+    check_vision(path, vision.manifest.summary["shape"]["latent_size"], f"{vision.id}/{WEIGHTS}")
+    return path
 
 
 def lineage(workspace: Workspace, control: Artifact) -> tuple[Artifact, ...]:
@@ -117,14 +145,13 @@ def trained_agent(workspace: Workspace, control: Artifact) -> tuple[AgentFiles, 
     """
     if isinstance(control, AgentFolder):
         return packed_agent(control)
-    from stages.control.pilot import PilotShape
-
-    _, *models = lineage(workspace, control)
-    by_kind = {artifact.kind: artifact for artifact in models}
-    pilot = control.manifest.summary["pilot"]
-    shape = PilotShape(**{**pilot, "squash": tuple(pilot["squash"])})
-    files = agent_files(by_kind["vision"], by_kind.get("memory"), shape)
-    return files, controller_parameters(control)
+    summary = control.manifest.summary
+    by_kind = {one.kind: one for one in lineage(workspace, control)}
+    shapes = {kind: one.manifest.summary["shape"] for kind, one in by_kind.items()}
+    pilot, _, _, controller = described({**summary, "shapes": shapes}, control.id)
+    files = agent_files(by_kind["vision"], by_kind.get("memory"), pilot)
+    actions = told_actions(control, controller.num_outputs)
+    return replace(files, name=control.id, actions=actions), controller_parameters(control)
 
 
 def check_engine(engine: str, vision: Artifact) -> None:
@@ -145,8 +172,9 @@ def controller_parameters(control: Artifact) -> Parameters:
     from stages.control.controllers import ControllerShape, join_parameters
 
     tensors, _ = unpack_tensors(control.file(WEIGHTS))
-    shape = ControllerShape(**control.manifest.summary["shape"])
+    shape = record_of(ControllerShape, control.manifest.summary["shape"])
     check_shapes(tensors, shape.tensors, source=f"{control.id}/{WEIGHTS}")
+    check_finite(tensors, source=f"{control.id}/{WEIGHTS}")
     return join_parameters(shape, tensors)
 
 
@@ -157,16 +185,14 @@ def packed_agent(agent: AgentFolder) -> tuple[AgentFiles, Parameters]:
     checked, before anything of such a size is built.
     """
     from stages.control.controllers import join_parameters
-    from stages.vision.vae import FLAT
 
-    pilot, latent_size, memory, controller = _described(agent)
-    _check_some(agent, VISION, {"encoder.mu.weight": (latent_size, FLAT)})
+    pilot, latent_size, memory, controller = described(agent.manifest.summary, agent.id)
+    check_vision(agent.file(VISION), latent_size, f"{agent.id}/{VISION}")
     if memory is not None:
-        units, outputs = memory.hidden_size, 3 * memory.latent_size * memory.num_mixtures
-        lstm = {"lstm.weight_ih": (4 * units, memory.num_inputs)}
-        _check_some(agent, MEMORY, {**lstm, "head.weight": (outputs, units)})
+        check_memory(agent.file(MEMORY), memory, f"{agent.id}/{MEMORY}")
     tensors, _ = unpack_tensors(agent.file(CONTROL))
     check_shapes(tensors, controller.tensors, source=f"{agent.id}/{CONTROL}")
+    check_finite(tensors, source=f"{agent.id}/{CONTROL}")
     files = AgentFiles(
         vision=str(agent.path / VISION),
         vision_digest=agent.entry(VISION).sha256,
@@ -175,52 +201,23 @@ def packed_agent(agent: AgentFolder) -> tuple[AgentFiles, Parameters]:
         memory_digest=agent.entry(MEMORY).sha256 if memory else "",
         memory_shape=asdict(memory) if memory else None,
         pilot=pilot,
+        name=agent.id,
+        actions=told_actions(agent, controller.num_outputs),
     )
     return files, join_parameters(controller, tensors)
 
 
-def _described(
-    agent: AgentFolder,
-) -> "tuple[PilotShape, int, MDNRNNShape | None, ControllerShape]":
-    """Pilot, Z, M and C as the manifest describes them; ArtifactDamaged when they do not fit."""
-    from stages.control.controllers import ControllerShape
-    from stages.control.pilot import PilotShape
-    from stages.memory.mdn_rnn import MDNRNNShape
-
-    summary = agent.manifest.summary
-    try:
-        shapes = summary["shapes"]
-        pilot = _record(PilotShape, summary["pilot"])
-        latent_size = convert(shapes["vision"]["latent_size"], int, _SIZE, key="latent_size")
-        memory = _record(MDNRNNShape, shapes["memory"]) if pilot.features != "z" else None
-        controller = _record(ControllerShape, shapes["control"])
-        memory_size = memory.hidden_size if memory else 0
-        needed = pilot.controller(latent_size, memory_size, controller.num_outputs)
-        if controller != needed or (memory and memory.latent_size != latent_size):
-            raise ValueError(f"{latent_size}, {memory} and {controller} do not fit together")
-        convert(summary["engine"], str, SettingRule(""), key="engine")
-    except (KeyError, TypeError, ValueError, UsageError) as error:
-        raise ArtifactDamaged(
-            f"{agent.id}/manifest.json does not describe an agent.", why=f"{error!r}."
-        ) from error
-    return pilot, latent_size, memory, controller
-
-
-_SIZE = SettingRule("a size", low=0)
-
-
-def _record(cls: type[Record], values: Mapping[str, Any]) -> Record:
-    """A record from what a manifest says of its fields; raises when that is not its type."""
-    wanted = get_type_hints(cls)
-    rules = {name: _SIZE if kind is int else SettingRule("") for name, kind in wanted.items()}
-    return cls(**{n: convert(values[n], wanted[n], rules[n], key=n) for n in wanted})
-
-
-def _check_some(agent: AgentFolder, name: str, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a file in which these tensors have other shapes; the model looks at the others."""
-    tensors, _ = unpack_tensors(agent.file(name))
-    found = {key: tensors[key] for key in expected if key in tensors}
-    check_shapes(found, expected, source=f"{agent.id}/{name}")
+def check_actions(agent: AgentFiles, spec: ActionSpec) -> None:
+    """Refuse a world in which an action is something else, showing both sides field by field."""
+    here = asdict(spec)
+    sides = differing("actions", agent.actions, {name: here[name] for name in agent.actions})
+    if sides:
+        raise InputsMismatch(
+            f"{agent.name} was trained with other actions than this world has.",
+            why=sides,
+            fix="Install the version of the environment's package that its manifest names, or "
+            "train again from `wm rollout --force` on.",
+        )
 
 
 def load_pilot(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpec) -> "Pilot":
@@ -228,6 +225,7 @@ def load_pilot(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpe
     from stages.control.controllers import Controllers
     from stages.control.pilot import Pilot
 
+    check_actions(agent, action_spec)
     vision = cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
     memory = load_memory(agent)
     memory_size = agent.memory_shape["hidden_size"] if agent.memory_shape else 0
@@ -279,10 +277,9 @@ def cached_world(world: WorldSpec, engine: str, *, random_start: bool) -> World:
 
 @lru_cache(maxsize=2)
 def cached_vision(digest: str, path: str, latent_size: int) -> "VAE":
-    """V from a checked file, kept by this process."""
-    del digest  # part of the key: the path of an artifact may hold another one after a move
+    """V from a file, of which workers look at every byte again; kept by this process."""
     model = build_vision({"latent_size": latent_size})
-    load_into(model, Path(path))
+    load_into(model, Path(path), digest=digest)
     return model
 
 
@@ -290,10 +287,9 @@ def cached_vision(digest: str, path: str, latent_size: int) -> "VAE":
 def cached_memory(
     digest: str, path: str | None, shape: tuple[tuple[str, Any], ...]
 ) -> "MDNRNN | None":
-    """M from a checked file, kept by this process; None without one."""
-    del digest
+    """M from a file, of which workers look at every byte again; kept by this process."""
     if path is None:
         return None
     model = build_memory(dict(shape))
-    load_into(model, Path(path))
+    load_into(model, Path(path), digest=digest)
     return model

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts.artifact import Artifact
+from stages.artifacts.disk import digest_file
 from stages.artifacts.weights import unpack_tensors
-from stages.errors import UsageError
+from stages.errors import ArtifactDamaged, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -77,14 +78,25 @@ def start_from(model: "torch.nn.Module", parents: Sequence[Artifact], kind: str)
             load_into(model, parent.file(WEIGHTS))
 
 
-def load_into(model: "torch.nn.Module", path: Path) -> None:
-    """Fill a model from a safetensors file whose digest has been checked."""
+def load_into(model: "torch.nn.Module", path: Path, *, digest: str = "") -> None:
+    """Fill a model from a safetensors file; all must be finite.
+
+    Without the sha256 in `digest` the caller has just checked the file. Workers give it: one that
+    starts days later must not use other weights than those before it.
+    """
     import torch
 
-    from stages.artifacts.weights import check_shapes
+    from stages.artifacts.weights import check_finite, check_shapes
 
+    if digest and digest_file(path) != digest:
+        raise ArtifactDamaged(
+            f"{path} has changed since this command began to use it.",
+            why=f"Its sha256 is not {digest}.",
+            fix="Put it back, then run the same command again: it goes on where it stopped.",
+        )
     tensors, _ = unpack_tensors(path)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     check_shapes(tensors, expected)
+    check_finite(tensors, source=str(path))
     model.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
     model.eval()

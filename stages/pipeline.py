@@ -9,7 +9,8 @@ from typing import Any, Protocol, cast
 
 from stages import Stage, stage_named
 from stages.artifacts.agent_folder import load_agent
-from stages.artifacts.producing import WORLD_FIELDS, Plan
+from stages.artifacts.fitting import WORLD_FIELDS
+from stages.artifacts.producing import Plan
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, Resources, WorldSpec
 from stages.errors import EnvironmentLacks, InputMissing, InputsMismatch, UsageError
@@ -119,10 +120,14 @@ def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     request = _with_agent(root, request, progress)
     settled = settle(root, request)
     workspace = Workspace.open(root, create=True)
-    record = settled.stored or _record(settled.settings, request)
-    record = {**record, "recipe": asdict(settled.recipe), "precision": settled.precision}
-    if record != settled.stored:
-        workspace.store_settings(record)
+    with workspace.settings_lock:
+        if workspace.settings() != settled.stored:  # another first command was faster
+            settled = settle(root, request)
+        record = settled.stored or _record(settled.settings, request)
+        record = {**record, "recipe": asdict(settled.recipe), "precision": settled.precision}
+        if record != settled.stored:
+            workspace.store_settings(record)
+        workspace.work_with(record)
     for remark in settled.remarks:
         progress.emit(Noted(remark))
     job = job_of(settled.settings, request)
@@ -290,14 +295,20 @@ def _unbound_on_refusal(prepared: Prepared) -> Iterator[None]:
     try:
         yield
     except (UsageError, InputMissing, InputsMismatch, EnvironmentLacks):
-        workspace = prepared.workspace
-        empty = not any(
-            workspace.newest(stage.writes) or workspace.partials(stage.writes)
-            for stage in family_stages(prepared)
-        )
-        if prepared.first and empty:
-            prepared.workspace.store_settings(None)
+        if prepared.first:
+            with prepared.workspace.settings_lock:
+                if not _in_use(prepared):
+                    prepared.workspace.store_settings(None)
         raise
+
+
+def _in_use(prepared: Prepared) -> bool:
+    """Whether the workspace holds any work, or somebody else works in it."""
+    workspace = prepared.workspace
+    return any(
+        workspace.newest(kind) or workspace.partials(kind) or workspace.lock_holder(kind)
+        for kind in (stage.writes for stage in family_stages(prepared))
+    )
 
 
 def _with_engine(settings: Settings, stored: Mapping[str, Any] | None) -> Settings:

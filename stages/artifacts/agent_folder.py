@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.artifacts.artifact import AGENTS, Artifact, load_manifest, remedy, repairable
+from stages.artifacts.artifact import Artifact, load_manifest, remedy, repairable
 from stages.artifacts.disk import (
     digest_bytes,
     explained,
@@ -26,11 +26,10 @@ from stages.artifacts.manifest import (
     Manifest,
     digest_line,
 )
-from stages.artifacts.producing import WORLD_FIELDS
+from stages.artifacts.summaries import AGENTS, check_told, world_of
 from stages.artifacts.workspace import Workspace
 from stages.contracts import WorldSpec
-from stages.errors import ArtifactDamaged, InputMissing, InputsMismatch, UsageError
-from stages.settings.schema import build
+from stages.errors import InputMissing, InputsMismatch, UsageError
 
 VISION = "vision.safetensors"  # float16
 MEMORY = "memory.safetensors"  # float16; absent where C sees z alone
@@ -81,13 +80,9 @@ def load_agent(folder: Path) -> AgentFolder:
 
 
 def _agent(path: Path, manifest: Manifest) -> AgentFolder:
-    told, source = manifest.config.get("world"), f"{AGENTS}/{path.name}/{MANIFEST}"
-    if not isinstance(told, Mapping) or not told.keys() >= set(WORLD_FIELDS):
-        raise ArtifactDamaged(f"{source} does not tell the agent's world.")
-    try:
-        world = build(WorldSpec, told, section="world", source=source)
-    except UsageError as error:
-        raise ArtifactDamaged(f"{source} tells a world that cannot be.", why=str(error)) from error
+    source = f"{AGENTS}/{path.name}"
+    check_told(manifest, source)
+    world = world_of(manifest, source)
     return AgentFolder(kind=AGENTS, number=0, path=path, manifest=manifest, world=world)
 
 

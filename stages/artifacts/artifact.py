@@ -17,9 +17,9 @@ from stages.artifacts.manifest import (
     ParentRef,
     checked_manifest,
 )
+from stages.artifacts.summaries import AGENTS, check_told
 from stages.errors import ArtifactDamaged, InputMissing, StageError
 
-AGENTS = "agents"  # kind of a packed agent, a folder outside of workspaces
 _NUMBER = re.compile(r"\d{4,9}")
 _checked: set[tuple[Path, int, int, str]] = set()  # path, size, time, sha256 seen by this process
 
@@ -52,6 +52,7 @@ class Artifact:
             manifest = load_manifest(path, name)
             if manifest.kind != kind:
                 raise ArtifactDamaged(f"{name} holds an artifact of kind {manifest.kind!r}.")
+            check_told(manifest, name)
         return cls(kind=kind, number=number, path=path, manifest=manifest)
 
     def file(self, name: str) -> Path:

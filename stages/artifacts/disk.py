@@ -7,6 +7,7 @@ file that carries its final name is complete whatever moment the machine died.
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -80,6 +81,10 @@ class SystemCalls:
         """The whole content of a file."""
         return path.read_bytes()
 
+    def open_read(self, path: Path) -> io.BufferedReader:
+        """Open a file, to read it in pieces."""
+        return path.open("rb")
+
 
 _calls: ContextVar[SystemCalls] = ContextVar("system_calls", default=SystemCalls())  # noqa: B039
 
@@ -150,12 +155,15 @@ def append_line(path: Path, line: str) -> None:
     assert "\n" not in line, "one line at a time"
     with explained("append to", path):
         calls = _calls.get()
+        is_new = not path.exists()
         handle = calls.open_end(path)
         try:
             _write_all(handle, f"{line}\n".encode())
             calls.sync(handle)
         finally:
             calls.close(handle)
+        if is_new:
+            _sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -262,7 +270,7 @@ def digest_file(path: Path) -> str:
         InputMissing: there is no such file.
     """
     try:
-        with explained("read", path), path.open("rb") as file:
+        with explained("read", path), _calls.get().open_read(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except EnvironmentLacks as error:
         if isinstance(error.__cause__, FileNotFoundError):

@@ -13,11 +13,13 @@ from stages.artifacts.shards import (
     EPISODE_COLUMNS,
     STEP_COLUMNS,
     EpisodeIndex,
+    Rows,
     Shard,
     ShardSet,
     refuse_non_finite,
 )
 
+CHANNELS = 3  # of a frame
 LAYOUT = Layout(
     format="wm-episodes",
     version=1,
@@ -130,13 +132,23 @@ class EpisodeShard(Shard):
         )
 
 
+def rows_of(artifact: Artifact) -> Rows:
+    """What a frame and an action of recorded episodes are, as their manifest says."""
+    size = artifact.manifest.config["world"]["size"]
+    actions = artifact.manifest.summary["actions"]
+    action = (actions["size"],) if actions["kind"] == "box" else ()
+    return {"observations": (size, size, CHANNELS), "actions": action}
+
+
 class EpisodeSet(ShardSet[EpisodeShard]):
     """Recorded episodes of one or more artifacts."""
 
     @classmethod
     def of(cls, artifacts: Sequence[Artifact]) -> "EpisodeSet":
         """All episodes of these artifacts, after their files were checked."""
-        return cls([EpisodeShard(path) for one in artifacts for path in one.files(".h5")])
+        return cls(
+            [EpisodeShard(path, rows_of(one)) for one in artifacts for path in one.files(".h5")]
+        )
 
     def episode(self, number: int) -> EpisodeRecord:
         """The episode with this number among all."""

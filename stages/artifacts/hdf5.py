@@ -4,9 +4,11 @@ The library is never given a file to write, because it crashes on a full disk, a
 what an allow-list describes, because files may be hostile. It is loaded on first use.
 """
 
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +23,14 @@ if TYPE_CHECKING:
     import h5py
 
 _VERSIONS = ("v110", "v110")  # file format bounds: read by every HDF5 since 1.10
-_PLAIN_FILTERS = frozenset((1, 2, 3))  # deflate, shuffle, fletcher32; others load plugins
+_DEFLATE = 1
+_PLAIN_FILTERS = frozenset((_DEFLATE, 2, 3))  # and shuffle, fletcher32; others load plugins
 _MAX_RATIO = 1100  # deflate packs at most 1032 : 1
 _MAX_CHUNK = 64 * 2**20  # bytes
+_SMALL_CHUNK = 2**20  # bytes; what a stored chunk of this size can unpack to does no harm
+_OVERHEAD = 1.01, 1024  # by how much deflate may lengthen what it cannot pack: factor, bytes
+_INDEXED = 8  # bytes of a chunk in the index at least
+_MAX_MEMBERS = 1000  # of a group
 _MIN_PLAUSIBLE = 2**20  # bytes that a data set of any file may have
 
 
@@ -156,7 +163,7 @@ def reading(path: Path) -> Iterator[None]:
     """Say which file is damaged when the library fails inside this block."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, zlib.error) as error:
         raise ArtifactDamaged(f"{path} cannot be read as HDF5.", why=f"{error}.") from error
 
 
@@ -195,14 +202,18 @@ def _check_group(file: "h5py.File", name: str, layout: Layout, path: Path) -> No
     if not isinstance(group, h5py.Group):
         raise _refused(path, name, "it must be a group")
     _refuse_links(group, path)
-    for member in group.values():
-        _check_data(member, layout.groups[name], path)
+    for member in group:
+        _check_data(group[member], layout.groups[name], path)
 
 
 def _refuse_links(group: "h5py.Group", path: Path) -> None:
     import h5py
 
+    if len(group) > _MAX_MEMBERS:
+        raise _refused(path, group.name, f"it has {len(group)} members")
     for name in group:
+        if not isinstance(name, str):  # the library gives what is no UTF-8 as bytes
+            raise _refused(path, repr(name), "its name is no text")
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise _refused(path, name, "it is a link to another place")
 
@@ -217,10 +228,11 @@ def _check_data(data: Any, column: Column, path: Path) -> None:
     plist = data.id.get_create_plist()
     if plist.get_layout() != h5py.h5d.CHUNKED:  # not virtual, not stored in another file
         raise _refused(path, data.name, "it is not stored in chunks")
-    filters = {plist.get_filter(i)[0] for i in range(plist.get_nfilters())}
-    if not filters <= _PLAIN_FILTERS:
-        raise _refused(path, data.name, f"it needs the filters {sorted(filters)}")
+    filters = sorted(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
+    if not set(filters) <= _PLAIN_FILTERS or len(set(filters)) < len(filters):
+        raise _refused(path, data.name, f"it needs the filters {filters}")
     _check_size(data, path)
+    _check_chunks(data, path, packed=_DEFLATE in filters)
 
 
 def _check_size(data: "h5py.Dataset", path: Path) -> None:
@@ -228,6 +240,24 @@ def _check_size(data: "h5py.Dataset", path: Path) -> None:
     size = prod(data.shape) * data.dtype.itemsize
     if size > plausible or prod(data.chunks) * data.dtype.itemsize > _MAX_CHUNK:
         raise _refused(path, data.name, f"its shape {data.shape} cannot be in a file of this size")
+
+
+def _check_chunks(data: "h5py.Dataset", path: Path, *, packed: bool) -> None:
+    """All chunks are there, and none unpacks to more than its size: the library would not stop."""
+    whole = prod(data.chunks) * data.dtype.itemsize
+    starts = [range(0, rows, each) for rows, each in zip(data.shape, data.chunks, strict=True)]
+    if prod(map(len, starts)) * _INDEXED > path.stat().st_size:
+        raise _refused(path, data.name, "its chunks cannot be in a file of this size")
+    for place in product(*starts):  # never in the order of the index, which may name any number
+        chunk = data.id.get_chunk_info_by_coord(place)
+        if chunk.byte_offset is None:
+            raise _refused(path, data.name, f"the chunk at {place} is missing")
+        fits = chunk.size <= _OVERHEAD[0] * whole + _OVERHEAD[1]
+        if fits and packed and whole > _SMALL_CHUNK and not chunk.filter_mask:
+            _, content = data.id.read_direct_chunk(place)
+            fits = len(zlib.decompressobj().decompress(content, whole + 1)) <= whole
+        if not fits:
+            raise _refused(path, data.name, f"a chunk unpacks to more than {whole} bytes")
 
 
 def _refused(path: Path, name: str, why: str) -> ArtifactDamaged:

@@ -12,6 +12,7 @@ from stages.artifacts.shards import (
     EPISODE_COLUMNS,
     STEP_COLUMNS,
     EpisodeIndex,
+    Rows,
     Shard,
     ShardSet,
     refuse_non_finite,
@@ -89,13 +90,22 @@ class LatentShard(Shard):
         )
 
 
+def rows_of(artifact: Artifact) -> Rows:
+    """What a latent and an action of encoded episodes are, as their manifest says."""
+    summary = artifact.manifest.summary
+    latent = (summary["latent_size"],)
+    return {"mu": latent, "logvar": latent, "actions": (summary["actions"]["size"],)}
+
+
 class LatentSet(ShardSet[LatentShard]):
     """Latents of one or more artifacts."""
 
     @classmethod
     def of(cls, artifacts: Sequence[Artifact]) -> "LatentSet":
         """All episodes of these artifacts, after their files were checked."""
-        return cls([LatentShard(path) for one in artifacts for path in one.files(".h5")])
+        return cls(
+            [LatentShard(path, rows_of(one)) for one in artifacts for path in one.files(".h5")]
+        )
 
     def episode(self, number: int) -> LatentRecord:
         """The episode with this number among all."""

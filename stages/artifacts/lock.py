@@ -1,5 +1,10 @@
-"""One run per stage and workspace: a kernel lock that dies with its holder, and says who it is."""
+"""One run per stage and workspace: a kernel lock that dies with its holder, and says who it is.
 
+An orderly end empties the lock file; the note of a holder that was killed stays in it, and blocks
+nobody.
+"""
+
+import contextlib
 import errno
 import fcntl
 import json
@@ -24,9 +29,11 @@ class StageLock:
     The lock file stays in place: removing it would let two processes hold two files of one name.
     """
 
-    def __init__(self, path: Path, stage: str) -> None:
+    def __init__(self, path: Path, stage: str, *, patience: float = _PATIENCE) -> None:
+        """`patience` is how many seconds to wait for a holder to let go."""
         self.path = path
         self.stage = stage
+        self._patience = patience
         self._handle = -1
         self._depth = 0
         self._note = b""
@@ -47,6 +54,8 @@ class StageLock:
         """Give the lock back when the outermost block ends."""
         self._depth -= 1
         if self._depth == 0:
+            with contextlib.suppress(OSError):  # a full disk or a lost one: only the note stays
+                os.ftruncate(self._handle, 0)
             os.close(self._handle)
             self._handle = -1
 
@@ -68,6 +77,26 @@ class StageLock:
         finally:
             os.close(handle)
 
+    def stale(self) -> str | None:
+        """Who was killed while holding the lock, in words; None where nobody was. Never waits."""
+        if self.held:
+            return None
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            # Earlier versions of wm left their note after an orderly end, too.
+            noted = b'"cleared"' in os.pread(handle, _NOTE_LIMIT, 0)
+            return _read_note(handle) if noted and _locked(handle, fcntl.LOCK_SH) else None
+        finally:
+            os.close(handle)
+
+    def clear(self) -> None:
+        """Forget who was killed while holding the lock."""
+        with self:
+            pass
+
     def _take(self) -> int:
         make_folder(self.path.parent)
         with explained("lock", self.path):
@@ -85,7 +114,7 @@ class StageLock:
         return handle
 
     def _wait(self, handle: int) -> bool:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
         while not _locked(handle, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 return False
@@ -117,7 +146,7 @@ def _locked(handle: int, mode: int) -> bool:
 
 def _note_bytes() -> bytes:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    note = {"host": socket.gethostname(), "process": os.getpid(), "since": now}
+    note = {"host": socket.gethostname(), "process": os.getpid(), "since": now, "cleared": True}
     return (json.dumps(note) + "\n").encode()
 
 

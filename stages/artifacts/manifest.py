@@ -1,6 +1,5 @@
 """The manifest: an artifact's birth certificate, and the record that says it is complete."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Any
 
 from stages.artifacts.canonical import readable_json
 from stages.artifacts.disk import digest_bytes
+from stages.artifacts.plain import parse_json
 from stages.errors import ArtifactDamaged
 
 FORMAT = "wm-artifact"
@@ -15,10 +15,8 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"
 MANIFEST_LIMIT = 16 * 2**20  # bytes; bounded before it is parsed
-MAX_DEPTH = 32  # nesting of brackets in JSON that we read
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -136,35 +134,6 @@ def is_payload_name(name: str) -> bool:
 def digest_line(content: bytes) -> bytes:
     """Content of `manifest.sha256`, in the form that `sha256sum --check` reads."""
     return f"{digest_bytes(content)}  {MANIFEST}\n".encode()
-
-
-def parse_json(content: bytes, *, source: str) -> Any:
-    """JSON from a file that may be hostile: bounded depth, no duplicate keys, no NaN."""
-    try:
-        if _depth(content) > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-        return json.loads(content, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactDamaged(f"{source} is not valid JSON.", why=f"{error}.") from error
-
-
-def _depth(content: bytes) -> int:
-    depth = deepest = 0
-    for byte in re.sub(rb"[^\[\]{}]", b"", _STRING.sub(b"", content)):
-        depth += 1 if byte in b"[{" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a number")
 
 
 def check_format(found: Any, *, name: str, version: int, source: str) -> None:

@@ -7,10 +7,7 @@ from typing import Any
 from stages.artifacts.artifact import Artifact, artifact_id, next_number
 from stages.artifacts.canonical import canonical_json
 from stages.artifacts.disk import (
-    append_line,
-    digest_file,
     make_folder,
-    plain_size,
     read_file,
     remove_file,
     remove_folder,
@@ -30,13 +27,32 @@ from stages.artifacts.manifest import (
     checked_manifest,
     digest_line,
     is_payload_name,
-    parse_json,
+)
+from stages.artifacts.plain import TEXT, THREADS, listed, one_of, optional, parse_record
+from stages.artifacts.sidecars import (
+    LOG,
+    Content,
+    GrowingLog,
+    content_of,
+    is_promised,
+    longest_promised,
+    promise,
+    promised,
+    put,
+    sidecar,
+    take_away,
 )
 from stages.errors import ArtifactDamaged, StageError
 
 STATE = "state.json"
 STARTS = "from"  # in the state: ids of what the work started from
 PREFIX = ".partial-"
+TOLD = ".digests"  # there once every file of a partial has its digests beside it
+_RECORDED = {
+    "device": optional(one_of("cpu", "cuda", "mps")),
+    "threads": optional(THREADS),
+    STARTS: optional(listed(TEXT)),
+}
 _RESERVED = (STATE, MANIFEST, MANIFEST_DIGEST)
 
 
@@ -44,7 +60,8 @@ class Partial:
     """A stage's unfinished folder, found again by its fingerprint. Files in it are whole.
 
     Whoever uses one holds the stage's lock. Workers may put files into `path` with
-    `disk.write_file`.
+    `sidecars.put`. A file that has rotted since it was written counts as missing, so that it is
+    made again; a log or a state that has rotted is refused.
     """
 
     def __init__(self, path: Path, *, kind: str, fingerprint: str, lock: StageLock) -> None:
@@ -52,44 +69,70 @@ class Partial:
         self.kind = kind
         self.fingerprint = fingerprint
         self._lock = lock
+        self._sound: dict[str, bool] = {}  # files that were looked at
+        self._logs: dict[str, GrowingLog] = {}
+        self._shorter: set[str] = set()  # logs of which a part has rotted
 
     def open(self) -> "Partial":
         """Make the folder where it is missing and clear what dead writers left."""
         make_folder(self.path)
         remove_stale_temporaries(self.path)
+        if not (self.path / TOLD).exists():
+            self._adopt()
         return self
 
     def names(self, suffix: str = "") -> list[str]:
-        """Names of the whole files that end so, sorted; not the state and the manifest."""
+        """Names of the files that end so, sorted; not the state and the manifest."""
         found = sorted(path.name for path in self.path.iterdir() if path.name.endswith(suffix))
         return [name for name in found if is_payload_name(name) and name != STATE]
 
+    def rotten(self) -> list[str]:
+        """Names of the files whose bytes are no longer those that were written; all are read."""
+        return [name for name in self.names() if not self._is_sound(name) or name in self._shorter]
+
     def has(self, name: str) -> bool:
-        """Whether this file is there, and so whole."""
-        return self._place(name).is_file()
+        """Whether this file is there, whole and as it was written."""
+        return self._place(name).is_file() and self._is_sound(name)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file whole, in place of an earlier one."""
-        write_file(self._place(name), content)
+        put(self._place(name), content)
+        self._sound[name] = True
+        self._logs.pop(name, None)
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None when it is not there."""
-        try:
-            return read_file(self._place(name))
-        except FileNotFoundError:
-            return None
+        """The content of a file; None when it is not there, or has rotted."""
+        return self._checked(self._place(name).name)
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        remove_file(self._place(name))
+        take_away(self._place(name))
+        self._sound.pop(name, None)
+        self._logs.pop(name, None)
 
-    def append(self, name: str, line: str) -> None:
-        """Add a line to a log. Before resuming, rewrite it from `lines`: the last may be cut."""
-        append_line(self._place(name), line)
+    def append(self, name: str, line: str, *, sealed: bool = True) -> None:
+        """Add a line to a log, made when missing.
+
+        A line that is not `sealed` costs less, and counts after a death only if `seal` was called
+        after it.
+        """
+        if name not in self._logs:
+            self._logs[name] = GrowingLog(self._place(name), self._log_content(name))
+        self._logs[name].append(line, sealed=sealed)
+        self._sound[name] = True
+
+    def seal(self, name: str) -> None:
+        """Promise that a log holds what it holds now."""
+        if name in self._logs:
+            self._logs[name].seal()
 
     def lines(self, name: str) -> list[str]:
-        """The complete lines of a log, without a last one that a death cut; [] when missing."""
-        content = self.read(name) or b""
+        """The good lines of a log, without a last one that a death cut; [] when missing.
+
+        Raises:
+            ArtifactDamaged: nothing in it is what was written.
+        """
+        content = self._log_content(name)
         try:
             return content[: content.rfind(b"\n") + 1].decode().split("\n")[:-1]
         except UnicodeDecodeError as error:
@@ -101,7 +144,7 @@ class Partial:
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Remember small facts about this run, such as its math threads; not payload."""
-        write_file(self.path / STATE, canonical_json({**self.recorded(), **values}))
+        put(self.path / STATE, canonical_json({**self.recorded(), **values}))
 
     def record_starts(self, names: Sequence[str]) -> None:
         """Remember the `--from` without which the same command would not find this partial."""
@@ -109,8 +152,17 @@ class Partial:
             self.record({STARTS: list(names)})
 
     def recorded(self) -> dict[str, Any]:
-        """What `record` remembered, also in an earlier process."""
-        return recorded_in(self.path)
+        """What `record` remembered, also in an earlier process.
+
+        Raises:
+            ArtifactDamaged: it is not what was written.
+        """
+        if not (self.path / STATE).exists():
+            return {}
+        content = self._checked(STATE)
+        if content is None:
+            raise self._changed(STATE)
+        return _remembered(content, self.path / STATE)
 
     def discard(self) -> None:
         """Remove all of this work."""
@@ -130,7 +182,8 @@ class Partial:
             EnvironmentLacks: the disk refused; the work is kept, and the same command goes on.
         """
         names = sorted(self.names() if payload is None else payload)
-        assert all(self.has(name) for name in names), f"payload {names}, files {self.names()}"
+        there = self.names()
+        assert set(names) <= set(there), f"payload {names}, files {there}"
         manifest = Manifest.certified(
             certificate,
             kind=self.kind,
@@ -148,14 +201,20 @@ class Partial:
         Only then may the checkpoints be gone already, so a stage asks this before it resumes.
         """
         try:
-            content = read_file(self.path / MANIFEST, limit=MANIFEST_LIMIT)
-            digest = read_file(self.path / MANIFEST_DIGEST, limit=MANIFEST_LIMIT)
-            manifest = checked_manifest(content, digest, source=str(self.path / MANIFEST))
-            whole = all(self._entry(entry.name) == entry for entry in manifest.files)
+            manifest = self._manifest()
         except (FileNotFoundError, StageError):  # cut earlier: the stage goes on
             return None
-        fits = manifest.fingerprint == self.fingerprint and manifest.kind == self.kind
-        return self._publish(manifest) if whole and fits else None
+        if manifest.fingerprint != self.fingerprint or manifest.kind != self.kind:
+            return None
+        if all(
+            content_of(self.path / one.name) == (one.sha256, one.bytes) for one in manifest.files
+        ):
+            return self._publish(manifest)
+        for one in manifest.files:  # something rotted meanwhile: the rest is good to go on with
+            promise(self.path / one.name, [(one.sha256, one.bytes)])
+        remove_file(self.path / MANIFEST)
+        remove_file(self.path / MANIFEST_DIGEST)
+        return None
 
     def _publish(self, manifest: Manifest) -> Artifact:
         kept = {entry.name for entry in manifest.files} | {MANIFEST, MANIFEST_DIGEST}
@@ -170,9 +229,94 @@ class Partial:
             rename_folder(self.path, target)
         return Artifact(kind=self.kind, number=number, path=target, manifest=manifest)
 
+    def _manifest(self) -> Manifest:
+        """What a commit that was cut had written already."""
+        source = self.path / MANIFEST
+        content = read_file(source, limit=MANIFEST_LIMIT)
+        digest = read_file(self.path / MANIFEST_DIGEST, limit=MANIFEST_LIMIT)
+        return checked_manifest(content, digest, source=str(source))
+
     def _entry(self, name: str) -> FileEntry:
-        path = self._place(name)
-        return FileEntry(name=name, bytes=plain_size(path), sha256=digest_file(path))
+        """What a file holds now, which must be what was promised of it."""
+        found = content_of(self.path / name)
+        if found is None or found not in self._promised(name):
+            self._sound[name] = False
+            raise self._changed(name)
+        return FileEntry(name=name, bytes=found[1], sha256=found[0])
+
+    def _promised(self, name: str) -> list[Content]:
+        log = self._logs.get(name)
+        return [log.held] if log else promised(self.path / name)
+
+    def _is_sound(self, name: str) -> bool:
+        if name not in self._sound:
+            found = content_of(self.path / name)
+            if found is None:
+                return False  # a worker may be about to write it
+            whole = found in promised(self.path / name)
+            self._sound[name] = whole or (name.endswith(LOG) and self._cut(name))
+        return self._sound[name]
+
+    def _cut(self, name: str) -> bool:
+        """Cut a log behind its last good line, if there is one."""
+        path, contents = self.path / name, promised(self.path / name)
+        content = read_file(path)
+        kept = longest_promised(content, contents)
+        rot = any(len(kept or b"") < size <= len(content) for _, size in contents)
+        if kept is None or (rot and not kept):
+            return False
+        if rot:  # no death cuts like that
+            self._shorter.add(name)
+        put(path, kept)
+        return True
+
+    def _checked(self, name: str) -> bytes | None:
+        """The bytes of a file, if they are what was promised of it."""
+        try:
+            content = read_file(self.path / name)
+        except FileNotFoundError:
+            return None
+        return content if is_promised(content, self._promised(name)) else None
+
+    def _log_content(self, name: str) -> bytes:
+        """What a log holds, and the start of what is added to it."""
+        if not self._place(name).is_file():
+            return b""
+        content = self._checked(name) if self._is_sound(name) else None
+        if content is None:
+            raise self._changed(name)
+        self._logs[name] = GrowingLog(self.path / name, content)
+        return content
+
+    def _changed(self, name: str) -> ArtifactDamaged:
+        replaceable = not name.endswith(LOG) and name != STATE
+        return ArtifactDamaged(
+            f"{self.path / name} is not what was written.",
+            why="Its bytes, or those of its digest beside it, have changed since.",
+            fix="Run the same command again: it makes this file again."
+            if replaceable
+            else f"Put it back, or begin again without this unfinished work: remove {self.path}",
+        )
+
+    def _adopt(self) -> None:
+        """Promise what the files hold that an earlier version of wm wrote, which promised nothing.
+
+        It promised the checkpoints of a training in the state.
+        """
+        state = recorded_in(self.path)
+        names = [name for name in self.names() if not sidecar(self.path / name).exists()]
+        for name in names:
+            path = self.path / name
+            if name.endswith(LOG):
+                content = read_file(path)
+                put(path, content[: content.rfind(b"\n") + 1])
+            else:
+                found = content_of(path)
+                assert found is not None, f"{path} was there"
+                promise(path, [(state.get("checkpoints", {}).get(name, found[0]), found[1])])
+        if state and not sidecar(self.path / STATE).exists():
+            put(self.path / STATE, canonical_json(state))
+        write_file(self.path / TOLD, b"")
 
     def _place(self, name: str) -> Path:
         assert is_payload_name(name), f"{name!r} is not a plain file name"
@@ -191,4 +335,9 @@ def recorded_in(folder: Path) -> dict[str, Any]:
         content = read_file(folder / STATE, limit=MANIFEST_LIMIT)
     except FileNotFoundError:
         return {}
-    return dict(parse_json(content, source=str(folder / STATE)))
+    return _remembered(content, folder / STATE)
+
+
+def _remembered(content: bytes, path: Path) -> dict[str, Any]:
+    found = parse_record(content, source=str(path), rules=_RECORDED)
+    return {name: value for name, value in found.items() if value is not None}

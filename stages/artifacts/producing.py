@@ -12,19 +12,11 @@ from stages.artifacts.canonical import fingerprint
 from stages.artifacts.disk import plain_size
 from stages.artifacts.manifest import Certificate
 from stages.artifacts.partial import Partial
-from stages.artifacts.versions import provenance
+from stages.artifacts.versions import package_versions, processor, provenance
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.contracts import Job
-from stages.errors import (
-    ArtifactDamaged,
-    InputMissing,
-    InputsMismatch,
-    StageError,
-    UsageError,
-)
+from stages.errors import ArtifactDamaged, InputMissing, StageError, UsageError
 from stages.events import Monitor, Noted, Report, Scalar, Table
-
-WORLD_FIELDS = ("env", "repeat", "crop", "size", "max_frames")  # what two stages must agree on
 
 
 @dataclass(frozen=True)
@@ -120,6 +112,10 @@ def _build(
     partial.record_starts([p.id for p in plan.parents if p.kind == plan.stage.writes])
     if partial.names():
         progress.emit(Noted(f"Resuming {plan.stage.name} where it was left."))
+    for name in partial.rotten():
+        text = f"{partial.path / name} has changed since it was written: that is not used."
+        progress.emit(Noted(text, warning=True))
+    _compare_versions(partial, progress)
     started = time.monotonic()
     try:
         outcome = build(partial)
@@ -132,6 +128,20 @@ def _build(
         payload=outcome.payload,
     )
     return replace(_report(plan, artifact), tables=outcome.tables, notes=outcome.notes)
+
+
+def _compare_versions(partial: Partial, progress: Monitor) -> None:
+    """Say when work goes on with other packages or another processor than it began with."""
+    here = {**package_versions(), "processor": processor()}
+    begun = partial.recorded().get("versions")
+    if begun is None:
+        partial.record({"versions": here})
+        return
+    names = sorted(name for name in {*begun, *here} if begun.get(name) != here.get(name))
+    if names:
+        sides = "; ".join(f"{name} {begun.get(name)} then, {here.get(name)} now" for name in names)
+        text = f"Going on with other versions than this work began with: {sides}."
+        progress.emit(Noted(f"{text} The result may differ from an undisturbed one.", warning=True))
 
 
 def _certificate(plan: Plan, job: Job, outcome: Outcome, *, seconds: float) -> Certificate:
@@ -215,86 +225,3 @@ def only(artifacts: Sequence[Artifact]) -> Artifact:
             fix=f"Give `--from {artifacts[0].kind}/...` once.",
         )
     return artifacts[0]
-
-
-def start_of(
-    chosen: Mapping[str, Sequence[Artifact]], stage: Stage, **described: Mapping[str, Any]
-) -> Artifact:
-    """The artifact to start from; it must be described as the new one will be.
-
-    `described` holds what the summaries must have in common, as `shape={...}`.
-    """
-    start = only(chosen[stage.writes])
-    for name, wanted in described.items():
-        theirs = start.manifest.summary[name]
-        different = [key for key in wanted if theirs.get(key) != _plain(wanted[key])]
-        if different:
-            sides = (f"{k}: {theirs.get(k)} there, {_plain(wanted[k])} here" for k in different)
-            raise InputsMismatch(
-                f"{start.id} cannot be the start: it was made with other settings.",
-                why="; ".join(sides) + ".",
-                fix=f"Leave out `--from {start.id}`, or use the settings and parents that it has.",
-            )
-    return start
-
-
-def check_grown(workspace: Workspace, start: Artifact, model: Artifact) -> None:
-    """Refuse a start whose own model is neither this one nor one that this one started from.
-
-    To another model's latents its weights would mean nothing.
-    """
-    wanted, seen = parent_digest(start, model.kind), model
-    while seen.manifest.payload_digest != wanted:
-        older = next((p for p in seen.manifest.parents if p.kind == model.kind), None)
-        if older is None:
-            theirs = next(p.id for p in start.manifest.parents if p.kind == model.kind)
-            raise InputsMismatch(
-                f"{start.id} cannot be the start: it belongs to {theirs}.",
-                why=f"{model.id} is another {model.kind} and did not start from {theirs}.",
-                fix=f"Name `--from {theirs}`, or train {model.kind} on from it: "
-                f"`wm {stage_writing(model.kind).name} --from {theirs}`.",
-            )
-        seen = workspace.resolve(older)
-
-
-def check_world(world: Mapping[str, Any], artifact: Artifact, *, fix: str = "") -> None:
-    """Refuse an artifact of another world, showing both sides field by field."""
-    theirs = artifact.manifest.config["world"]
-    different = [name for name in WORLD_FIELDS if theirs[name] != _plain(world[name])]
-    if different:
-        sides = "; ".join(
-            f"world.{k}: {theirs[k]} there, {_plain(world[k])} here" for k in different
-        )
-        raise InputsMismatch(
-            f"{artifact.id} belongs to another world than this command.",
-            why=sides + ".",
-            fix=fix
-            or f"Make it again with `wm {artifact.manifest.stage}`, or use the settings it was "
-            "made with (`wm config` shows yours).",
-        )
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-def parent_digest(artifact: Artifact, kind: str) -> str:
-    """Payload digest of the artifact's parent of this kind."""
-    for parent in artifact.manifest.parents:
-        if parent.kind == kind:
-            return parent.payload_digest
-    raise InputsMismatch(f"{artifact.id} names no {kind} among its parents.")
-
-
-def check_same_parent(child: Artifact, parent: Artifact) -> None:
-    """Refuse a child that was made from another artifact of the parent's kind."""
-    if parent_digest(child, parent.kind) == parent.manifest.payload_digest:
-        return
-    theirs = next(p for p in child.manifest.parents if p.kind == parent.kind)
-    raise InputsMismatch(
-        f"{child.id} was made from another {parent.kind} than {parent.id}.",
-        why=f"It was made from {theirs.id} (payload {theirs.payload_digest[:12]}); "
-        f"{parent.id} is {parent.manifest.payload_digest[:12]}.",
-        fix=f"Make it again from {parent.id}: `wm sample-latents`, then `wm train-memory`; "
-        f"or name both: `--from {theirs.id} --from {child.id}`.",
-    )

@@ -4,13 +4,15 @@ import csv
 import io
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.artifacts.canonical import plain_value
-from stages.artifacts.manifest import parse_json
+from stages.artifacts.plain import Rule, parse_record
 from stages.errors import ArtifactDamaged, NumbersBad
 
+_COUNT = re.compile(r"\d{1,18}", re.ASCII)
 Cell = str | int | float | bool | None
 
 
@@ -36,14 +38,33 @@ def _cell(value: Cell) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def read_csv(content: bytes, *, source: str) -> list[dict[str, str]]:
-    """Rows of a CSV table as texts; ArtifactDamaged when a row has another number of cells."""
-    rows = list(csv.reader(io.StringIO(content.decode())))
+def read_csv(
+    content: bytes, *, source: str, columns: Sequence[str] = (), counts: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Rows of a CSV table as texts.
+
+    Raises:
+        ArtifactDamaged: it is no table, a row has another number of cells, one of these columns is
+            missing, or one of these counts is no whole number.
+    """
+    try:
+        rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ArtifactDamaged(f"{source} is not a table.", why=f"{error}.") from error
     header, body = (rows[0], rows[1:]) if rows else ([], [])
+    missing = [name for name in (*columns, *counts) if name not in header]
+    if missing:
+        raise ArtifactDamaged(f"{source} has no column {missing[0]!r}.")
     for number, row in enumerate(body, start=2):
         if len(row) != len(header):
             raise ArtifactDamaged(f"{source} has {len(row)} cells in line {number}.")
-    return [dict(zip(header, row, strict=True)) for row in body]
+    found = [dict(zip(header, row, strict=True)) for row in body]
+    for number, cells in enumerate(found, start=2):
+        for name in counts:
+            if not _COUNT.fullmatch(cells[name]):
+                shown = f"{cells[name]!r:.60}"
+                raise ArtifactDamaged(f"{source} has {shown} as {name} in line {number}.")
+    return found
 
 
 def log_line(values: Mapping[str, Any]) -> str:
@@ -58,16 +79,15 @@ def log_line(values: Mapping[str, Any]) -> str:
     return json.dumps(plain_value(values), separators=(", ", ": "), allow_nan=False)
 
 
-def parse_log(lines: Sequence[str], *, source: str) -> list[dict[str, Any]]:
-    """The records of a log's complete lines (`Partial.lines`).
+def parse_log(
+    lines: Sequence[str], *, source: str, rules: Mapping[str, Rule] | None = None
+) -> list[dict[str, Any]]:
+    """The records of a log's complete lines (`Partial.lines`), each with these values.
 
     Raises:
-        ArtifactDamaged: a line is not a record; its number is named.
+        ArtifactDamaged: a line is not such a record; its number is named.
     """
-    records = []
-    for number, line in enumerate(lines, start=1):
-        record = parse_json(line.encode(), source=f"{source}, line {number},")
-        if not isinstance(record, dict):
-            raise ArtifactDamaged(f"{source}, line {number}, is not a record.")
-        records.append(record)
-    return records
+    return [
+        parse_record(line.encode(), source=f"{source}, line {number},", rules=rules or {})
+        for number, line in enumerate(lines, start=1)
+    ]

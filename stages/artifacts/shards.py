@@ -4,7 +4,8 @@ An episode of T steps has T + 1 rows in the columns of its states (observations,
 those of its steps (actions, rewards); two offset columns say where each begins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import h5py
 
 Offsets = NDArray[np.int64]  # [E + 1]
+Rows = Mapping[str, tuple[int, ...]]  # column -> shape of one of its rows
 
 STEP_COLUMNS = {
     "rewards": Column(("step",), ("float64",)),
@@ -30,6 +32,7 @@ EPISODE_COLUMNS = {
     "seeds": Column(("episode",), ("int64",)),
 }
 MAX_OPEN = 16  # files that a set keeps open
+MAX_READ = 4 * 2**30  # bytes that are read at once: an episode of 300,000 frames
 
 
 def shard_name(number: int) -> str:
@@ -77,8 +80,10 @@ class Shard:
     layout: ClassVar[Layout]
     state_column: ClassVar[str]  # a column with T + 1 rows per episode
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, promised: Rows | None = None) -> None:
+        """`promised`: what a row of some columns is, as the artifact's manifest says."""
         self.path = path
+        self._promised: Rows = promised or {}
         self._file: h5py.File | None = None
         self._index: dict[str, Offsets] = {}
 
@@ -127,7 +132,11 @@ class Shard:
     def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows start to stop of a data set such as "rewards" or "facts/off_road"."""
         with reading(self.path):
-            return np.asarray(self._opened()[name][start:stop])
+            data = self._opened()[name]
+            rows = len(range(*slice(start, stop).indices(len(data))))
+            if rows * prod(data.shape[1:]) * data.dtype.itemsize > MAX_READ:
+                raise ArtifactDamaged(f"{self.path} holds an episode that is too large to read.")
+            return np.asarray(data[start:stop])
 
     def attribute(self, name: str) -> str:
         """A text at the root of the file."""
@@ -171,6 +180,8 @@ class Shard:
             return "Its offsets do not start at 0 and grow."
         if (np.diff(states) != np.diff(steps) + 1).any():
             return "An episode of T actions must have T + 1 states."
+        if (self.seeds < 0).any():
+            return "It has seeds below 0."
         return self._row_fault(int(states[-1]), int(steps[-1]))
 
     def _row_fault(self, num_states: int, num_steps: int) -> str:
@@ -182,6 +193,9 @@ class Shard:
             expected = num_states if of_states else num_steps
             if len(file[name]) != expected:
                 return f"{name} has {len(file[name])} rows, and its offsets say {expected}."
+            row = file[name].shape[1:]
+            if row != self._promised.get(name, row):
+                return f"Rows of {name} are {row}, and its manifest says {self._promised[name]}."
         return ""
 
 

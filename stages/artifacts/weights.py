@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.artifacts.disk import read_file
-from stages.artifacts.manifest import parse_json
-from stages.errors import ArtifactDamaged, InputMissing
+from stages.artifacts.plain import parse_json
+from stages.errors import ArtifactDamaged, InputMissing, NumbersBad
 
 Tensors = dict[str, NDArray[Any]]
 _CODES = {
@@ -138,3 +138,16 @@ def check_shapes(
             f"{source} are not those of this model: {'; '.join(faults[:4])}.",
             why=f"{len(faults)} of {len(expected)} arrays differ.",
         )
+
+
+def check_finite(tensors: Mapping[str, NDArray[Any]], *, source: str) -> None:
+    """Refuse weights of which one is NaN or infinite: whatever they are used for would be, too."""
+    for name, array in tensors.items():
+        bad = ~np.isfinite(array)
+        if bad.any():
+            raise NumbersBad(
+                f"{name} in {source} holds {array[bad][0]}.",
+                why=f"{int(bad.sum())} of its {array.size} numbers are NaN or infinite.",
+                fix="Nothing can be made of this artifact: make it again, with a smaller "
+                "learning rate.",
+            )

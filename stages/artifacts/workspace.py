@@ -4,13 +4,15 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from stages import STAGES, stage_writing
 from stages.artifacts.artifact import Artifact, artifact_id, bare_folders, complete_folders
-from stages.artifacts.canonical import readable_json
+from stages.artifacts.canonical import canonical_json, readable_json
 from stages.artifacts.disk import (
+    digest_bytes,
     explained,
     make_folder,
     read_file,
@@ -22,19 +24,37 @@ from stages.artifacts.manifest import (
     MANIFEST_LIMIT,
     ParentRef,
     check_format,
-    parse_json,
 )
 from stages.artifacts.partial import PREFIX, Partial, partial_path
+from stages.artifacts.plain import COUNT, OBJECT, TEXT, fault, keyed, listed, optional, parse_json
 from stages.errors import ArtifactDamaged, EnvironmentLacks, InputMissing, StageError, UsageError
+from stages.settings.recipes import Recipe
 
 __all__ = ["Artifact", "Workspace"]
 
 FORMAT = "wm-workspace"
 FORMAT_VERSION = 1
 WORKSPACE = "workspace.json"
+DIGEST = "settings_sha256"
 LOCK = ".lock"
 VIDEOS = "videos"
 KINDS = tuple(stage.writes for stage in STAGES)
+_RECIPE = {field.name for field in fields(Recipe)}
+_SETTINGS = {
+    "recipe.name": TEXT,
+    "recipe.family": TEXT,
+    "recipe.description": TEXT,
+    "recipe.default_preset": TEXT,
+    "recipe.tables": keyed(OBJECT),
+    "recipe.presets": keyed(keyed(OBJECT)),
+    "recipe.authors": keyed(TEXT),
+    "preset": optional(TEXT),
+    "seed": COUNT,
+    "overrides": listed(TEXT),
+    "engine": TEXT,
+    "precision": optional(TEXT),
+}
+_SETTLING_SECONDS = 20.0  # that another first command gets to choose and store its settings
 _ID = re.compile(r"([^/\s]+)/0*(\d{1,9})")
 
 
@@ -44,6 +64,8 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._locks: dict[str, StageLock] = {}
+        self._own_settings: Mapping[str, Any] | None = None
+        self._settings_lock = StageLock(root / LOCK, "the settings", patience=_SETTLING_SECONDS)
 
     @classmethod
     def open(cls, root: Path, *, create: bool = False) -> "Workspace":
@@ -69,14 +91,22 @@ class Workspace:
 
     def settings(self) -> dict[str, Any] | None:
         """What the first command stored for later ones; None before that."""
-        found = self._document()["settings"]
-        if found is not None and not isinstance(found, dict):
-            raise ArtifactDamaged(f"{self.root / WORKSPACE} holds no settings.")
-        return found
+        settings: dict[str, Any] | None = self._document()["settings"]
+        return settings
 
     def store_settings(self, settings: Mapping[str, Any] | None) -> None:
-        """Store what later commands inherit; None forgets it."""
+        """Store what later commands inherit; None forgets it. Hold `settings_lock`."""
+        assert self._settings_lock.held, "settings are stored under their lock"
         self._store(settings)
+
+    def work_with(self, settings: Mapping[str, Any]) -> None:
+        """Say with which stored settings this process works."""
+        self._own_settings = settings
+
+    @property
+    def settings_lock(self) -> StageLock:
+        """Held while settings are chosen and stored: two first commands must not mix theirs."""
+        return self._settings_lock
 
     def scan(self, kind: str) -> tuple[list[Artifact], list[StageError]]:
         """Complete artifacts by number, and the errors of those whose manifest is damaged."""
@@ -91,15 +121,14 @@ class Workspace:
 
     def bare(self, kind: str) -> list[StageError]:
         """Numbered folders that have lost their manifest; we never write one without."""
-        return [
-            ArtifactDamaged(
-                f"{artifact_id(kind, int(path.name))}/manifest.json is missing.",
-                why="Without it nothing in the folder can be trusted.",
-                fix=f"Put it back, or remove {path} and make it again: "
-                f"wm {stage_writing(kind).name}",
-            )
-            for path in bare_folders(self._folder(kind))
-        ]
+        return [self._bare(kind, path) for path in bare_folders(self._folder(kind))]
+
+    def _bare(self, kind: str, path: Path) -> ArtifactDamaged:
+        return ArtifactDamaged(
+            f"{artifact_id(kind, int(path.name))}/manifest.json is missing.",
+            why="Without it nothing in the folder can be trusted.",
+            fix=f"Put it back, or remove {path} and make it again: wm {stage_writing(kind).name}",
+        )
 
     def artifacts(self, kind: str) -> list[Artifact]:
         """Complete artifacts of a kind whose manifest is intact, by number."""
@@ -109,9 +138,12 @@ class Workspace:
         """The artifact with the highest number; None when there is none.
 
         Raises:
-            ArtifactDamaged: its manifest is damaged. An older one is never taken in silence.
+            ArtifactDamaged: its manifest is damaged or gone. An older one is never taken instead.
         """
         folders = complete_folders(self._folder(kind))
+        bare = bare_folders(self._folder(kind))
+        if bare and (not folders or int(bare[-1].name) > int(folders[-1].name)):
+            raise self._bare(kind, bare[-1])
         return Artifact.load(folders[-1], kind=kind) if folders else None
 
     def get(self, name: str) -> Artifact:
@@ -144,9 +176,12 @@ class Workspace:
 
         Raises:
             InputMissing: it is not in this workspace any more.
+            ArtifactDamaged: it may be one whose manifest is damaged.
         """
         found = self.holding(parent.kind, parent.payload_digest)
         if found is None:
+            for error in [*self.scan(parent.kind)[1], *self.bare(parent.kind)]:
+                raise error
             raise self._missing(
                 f"{parent.id} with payload {parent.payload_digest[:16]} is not in this workspace.",
                 parent.kind,
@@ -167,7 +202,19 @@ class Workspace:
         """The partial of this fingerprint, new or as an earlier run left it. Hold the lock."""
         assert self.lock(kind).held, f"begin({kind!r}) without its lock"
         path = partial_path(self._folder(kind), fingerprint)
-        return Partial(path, kind=kind, fingerprint=fingerprint, lock=self.lock(kind)).open()
+        partial = Partial(path, kind=kind, fingerprint=fingerprint, lock=self.lock(kind)).open()
+        self._remember_settings()
+        return partial
+
+    def _remember_settings(self) -> None:
+        """Store this run's settings again if another first command, refused, made it forget them.
+
+        From now on nobody does: there is work in the workspace.
+        """
+        if self._own_settings is not None and self.settings() is None:
+            with self._settings_lock:
+                if self.settings() is None:
+                    self._store(self._own_settings)
 
     def partials(self, kind: str) -> list[Path]:
         """Folders of unfinished work of this kind, of any configuration."""
@@ -190,11 +237,13 @@ class Workspace:
                 why="Permission denied.",
                 fix="Choose a folder that you may write with --workspace.",
             )
-        remove_stale_temporaries(self.root)
         if not self.exists(self.root):
             self._refuse_foreign()
             self._refuse_orphans()
-            self._store(None)
+        with self._settings_lock:
+            remove_stale_temporaries(self.root)
+            if not self.exists(self.root):
+                self._store(None)
 
     def _refuse_foreign(self) -> None:
         ours = {*KINDS, VIDEOS}
@@ -235,10 +284,23 @@ class Workspace:
             ) from error
         found = parse_json(content, source=str(path))
         check_format(found, name=FORMAT, version=FORMAT_VERSION, source=str(path))
-        return {"settings": None, **found}
+        wrong = _settings_fault(found)
+        if wrong:
+            raise ArtifactDamaged(
+                f"{path} is not what was written.",
+                why=f"{wrong}.",
+                fix="Put it back, or work in another folder (-w); every artifact's "
+                "manifest.json tells its settings.",
+            )
+        return dict(found)
 
     def _store(self, settings: Mapping[str, Any] | None) -> None:
-        document = {"format": FORMAT, "format_version": FORMAT_VERSION, "settings": settings}
+        document = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "settings": settings,
+            DIGEST: digest_bytes(canonical_json(settings)),
+        }
         write_file(self.root / WORKSPACE, readable_json(document))
 
     def _missing(self, what: str, kind: str) -> InputMissing:
@@ -249,6 +311,20 @@ class Workspace:
             why=f"It has {shown}." if shown else "",
             fix=f"Make one: wm {stage_writing(kind).name}",
         )
+
+
+def _settings_fault(document: Mapping[str, Any]) -> str:
+    """What is wrong with the settings in workspace.json, in words; empty when nothing is."""
+    if "settings" not in document:
+        return "It has no settings"
+    settings, promised = document["settings"], document.get(DIGEST)
+    # Earlier versions of wm promised nothing.
+    if promised is not None and promised != digest_bytes(canonical_json(settings)):
+        return f"Its settings differ from their digest ({DIGEST}) in the same file"
+    if settings is None:
+        return ""
+    strange = [] if type(settings) is not dict else set(settings.get("recipe") or ()) - _RECIPE
+    return fault(settings, _SETTINGS) or (f"its recipe has {min(strange)!r}" if strange else "")
 
 
 def _parse_id(name: str) -> tuple[str, int]:

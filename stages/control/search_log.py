@@ -12,13 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.artifacts.partial import Partial
+from stages.artifacts.plain import COUNT, NUMBER, TEXT, fault, listed, row
 from stages.artifacts.scores import log_line, parse_log
 from stages.control.restarts import Restarts
 from stages.control.search import digest_of
+from stages.errors import ArtifactDamaged
 from stages.events import Monitor
 
 LOG = "search.jsonl"
 PENDING = "pending.jsonl"  # not payload
+
+_LINE = {"generation": COUNT, "frames": COUNT}
+_GENERATION = {"fitness": listed(NUMBER, least=1), "asked": TEXT, "sigma": NUMBER}
+_SCORE = {"selection": listed(NUMBER, least=1)}
+_TASK = {"of": TEXT, "task": COUNT, "rows": listed(row(NUMBER, COUNT))}
 
 Row = tuple[float, int]  # return of an episode, and its engine frames
 
@@ -35,11 +42,15 @@ class SearchLog:
 
     def replay(self, search: Restarts, *, progress: Monitor) -> None:
         """Bring a fresh search to where the log ends; a line that a death cut is dropped."""
-        lines = self._partial.lines(LOG)
-        self._partial.keep_lines(LOG, lines)
-        for record in parse_log(lines, source=LOG):
+        for record in parse_log(self._partial.lines(LOG), source=LOG, rules=_LINE):
             progress.poll()
-            if "fitness" in record:
+            is_score = "selection" in record
+            wrong = fault(record, _SCORE if is_score else _GENERATION)
+            if wrong or search.generation + (not is_score) != record["generation"]:
+                raise _damaged(record, wrong or "it is not the next one")
+            if not is_score:
+                if search.awaits_score:
+                    raise _damaged(record, "a score is due before it")
                 search.replay(record["fitness"], record["asked"])
             self._take(record, search)
 
@@ -83,10 +94,9 @@ class SearchLog:
 
     def pending(self, name: str) -> dict[int, list[Row]]:
         """Tasks of this piece of work that are done already; a line that a death cut is dropped."""
-        lines = self._partial.lines(PENDING)
-        if self._partial.has(PENDING):
-            self._partial.keep_lines(PENDING, lines)
-        records = parse_log(lines, source=PENDING)
+        if not self._partial.has(PENDING):  # or it has rotted
+            self._partial.remove(PENDING)  # no more than the generation in progress
+        records = parse_log(self._partial.lines(PENDING), source=PENDING, rules=_TASK)
         return {record["task"]: record["rows"] for record in records if record["of"] == name}
 
     def add_pending(self, name: str, task: int, rows: Sequence[Row]) -> None:
@@ -116,6 +126,14 @@ class SearchLog:
             self.best_generation = int(record["generation"])
             self.best_vector = search.mean
         search.judge(score)
+
+
+def _damaged(record: Mapping[str, Any], wrong: str) -> ArtifactDamaged:
+    return ArtifactDamaged(
+        f"{LOG} does not tell generation {record['generation']} as it was.",
+        why=f"{wrong}.".capitalize(),
+        fix="Remove the partial folder named by `wm doctor` and run the command again.",
+    )
 
 
 def _measures(record: Mapping[str, Any]) -> dict[str, float]:

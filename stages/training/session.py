@@ -1,18 +1,17 @@
 """A training run inside a partial: its device and threads, its checkpoints, its metrics.
 
-Checkpoints are safetensors whose digests stand in the partial's state; the last two are kept and
-the newest that verifies is taken. Lines of metrics behind it are cut, so that a resumed run
-writes them again.
+Checkpoints are safetensors; the last two are kept, and the newest whose bytes are those that were
+written is taken. Lines of metrics behind it are cut, so that a resumed run writes them again.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from stages.artifacts.disk import digest_bytes
 from stages.artifacts.partial import Partial
+from stages.artifacts.plain import COUNT
 from stages.artifacts.scores import log_line, parse_log
 from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.contracts import Resources
@@ -34,6 +33,7 @@ class Session:
         self._partial = partial
         self._progress = progress
         self._checkpoint_seconds = resources.checkpoint_seconds
+        self._num_lines = 0  # of metrics
         recorded = partial.recorded()
         self.device: torch.device = resolve_device(recorded.get("device", resources.device))
         self.threads = use_threads(recorded.get("threads", resources.threads))
@@ -64,7 +64,8 @@ class Session:
 
     def log(self, metrics: Metrics) -> None:
         """Add one line to the metrics."""
-        self._partial.append(METRICS, log_line(metrics))
+        self._partial.append(METRICS, log_line(metrics), sealed=False)
+        self._num_lines += 1
 
     def log_held_out(self, step: int, prefix: str, errors: Metrics) -> None:
         """Add the line of what was measured on held-out episodes after the last step."""
@@ -79,41 +80,54 @@ class Session:
 
     def _save(self, state: TrainingState) -> None:
         name = f"step-{state.step:09d}{SUFFIX}"
-        content = pack_tensors(state.tensors, {"step": str(state.step)})
-        self._partial.write(name, content)
-        digests = self._partial.recorded().get("checkpoints", {})
-        kept = dict(sorted({**digests, name: digest_bytes(content)}.items())[-KEPT:])
-        self._partial.record({"checkpoints": kept})
-        for old in self._partial.names(SUFFIX):
-            if old not in kept:
-                self._partial.remove(old)
+        self._partial.seal(METRICS)
+        told = {"step": str(state.step), "lines": str(self._num_lines)}
+        self._partial.write(name, pack_tensors(state.tensors, told))
+        for old in self._partial.names(SUFFIX)[:-KEPT]:
+            self._partial.remove(old)
 
     def _restore(self) -> TrainingState | None:
-        state = self._newest()
-        step = state.step if state is not None else 0
+        """The state to go on from; the metrics are cut behind its step."""
         lines = self._partial.lines(METRICS)
-        records = parse_log(lines, source=METRICS)
-        pairs = zip(lines, records, strict=True)
-        kept = [line for line, one in pairs if one["step"] <= step and not _is_final(one)]
+        records = parse_log(lines, source=METRICS, rules={"step": COUNT})
+        steps = [None if _is_final(one) else one["step"] for one in records]
+        state = self._newest([step for step in steps if step is not None])
+        step = state.step if state is not None else 0
+        pairs = zip(lines, steps, strict=True)
+        kept = [line for line, one in pairs if one is not None and one <= step]
         self._partial.keep_lines(METRICS, kept)
+        self._num_lines = len(kept)
         return state
 
-    def _newest(self) -> TrainingState | None:
-        """The newest checkpoint whose bytes are those that were written."""
-        digests = self._partial.recorded().get("checkpoints", {})
-        for name in sorted(digests, reverse=True):
+    def _newest(self, steps: Sequence[int]) -> TrainingState | None:
+        """The newest checkpoint whose bytes, and whose metrics, are those that were written."""
+        names = self._partial.names(SUFFIX)
+        for number, name in reversed(list(enumerate(names))):
             content = self._partial.read(name)
-            if content is not None and digest_bytes(content) == digests[name]:
-                tensors, metadata = unpack_tensors(content)
-                return TrainingState(int(metadata["step"]), tensors)
-            self._progress.emit(Noted(f"The checkpoint {name} is damaged; left out.", warning=True))
-        if digests:
+            if content is None:
+                continue
+            tensors, told = unpack_tensors(content)
+            step = _told(told, "step", source=name)
+            num_lines = sum(one <= step for one in steps)
+            if _told({"lines": str(num_lines), **told}, "lines", source=name) == num_lines:
+                for damaged in names[number + 1 :]:
+                    self._partial.remove(damaged)
+                return TrainingState(step, tensors)
+        if names:
             raise ArtifactDamaged(
-                f"No checkpoint in {self._partial.path} is whole.",
-                why="Every one differs from what was written.",
+                f"No checkpoint in {self._partial.path} can be gone on from.",
+                why="They, or the metrics up to them, differ from what was written.",
                 fix=f"Start again: remove {self._partial.path}",
             )
         return None
+
+
+def _told(metadata: Mapping[str, str], name: str, *, source: str) -> int:
+    """A whole number that stands beside the arrays of a checkpoint."""
+    text = metadata.get(name, "")
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ArtifactDamaged(f"{source} has {text!r:.60} as its {name}.")
+    return int(text)
 
 
 def _is_final(record: Mapping[str, Any]) -> bool:

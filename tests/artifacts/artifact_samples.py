@@ -11,10 +11,9 @@ import numpy as np
 
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import fingerprint
-from stages.artifacts.disk import SystemCalls
 from stages.artifacts.episodes import EpisodeRecord, EpisodeShardWriter
 from stages.artifacts.latents import LatentRecord
-from stages.artifacts.manifest import Certificate
+from stages.artifacts.manifest import Certificate, ParentRef
 from stages.artifacts.weights import pack_tensors
 from stages.artifacts.workspace import Workspace
 
@@ -59,18 +58,35 @@ def episodes_image(seeds_and_steps, **options):
     return writer.image()
 
 
+WORLD = {"env": "CarRacing-v3", "repeat": 4, "crop": [0, 84, 0, 96], "size": 8, "max_frames": 0}
+BOX = {"kind": "box", "size": 3, "low": [-1, 0, 0], "high": [1, 1, 1]}
+SUMMARIES = {
+    "rollouts": {"engines": ["gymnasium"], "actions": BOX, "mean": 1.5},
+    "vision": {"engines": ["gymnasium"], "shape": {"latent_size": 4}, "parameters": 6},
+    "memory": {
+        "shape": {"latent_size": 4, "action_size": 3, "hidden_size": 6, "num_mixtures": 2,
+                  "reward_head": False, "end_head": False, "restart_flag": False,
+                  "min_log_sigma": -7.0},
+        "parameters": 6,
+    },
+}  # fmt: skip
+PARENTS = {"rollouts": (), "vision": ("rollouts",), "memory": ("latents", "vision")}
+
+
 def certificate(kind="rollouts", *, config=None, parents=()):
-    """A plausible certificate."""
+    """A plausible certificate; parents that its kind must have are made up where not given."""
+    given = {parent.kind for parent in parents}
+    others = [ParentRef(f"{k}/0001", k, "0" * 64) for k in PARENTS[kind] if k not in given]
     return Certificate(
         stage=STAGE_OF[kind],
         family="world-models",
         recipe="carracing",
         preset="debug",
         algorithm=1,
-        config={"seed": 1, "world": {"env": "CarRacing-v3"}} if config is None else config,
-        parents=tuple(parents),
+        config={"seed": 1, "world": WORLD} if config is None else config,
+        parents=(*parents, *others),
         seeds={"purpose": "rollout", "first": 1, "count": 2},
-        summary={"mean": 1.5},
+        summary=SUMMARIES[kind],
         provenance={"host": "here"},
     )
 
@@ -124,38 +140,6 @@ def run_python(script, *arguments, hash_seed="0", timeout=60):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-class QuickCalls(SystemCalls):
-    """System calls that do not wait for the device, for tests that do not look at the waiting."""
-
-    def sync(self, handle):
-        pass
-
-
-class FailingCalls(QuickCalls):
-    """System calls of which the n-th fails, or all from the n-th on."""
-
-    def __init__(self, error, *, at, lasting=False, only=None):
-        self.error = error
-        self.at = at
-        self.lasting = lasting
-        self.only = only
-        self.count = 0
-
-    def __getattribute__(self, name):
-        found = super().__getattribute__(name)
-        only = object.__getattribute__(self, "__dict__").get("only")
-        if name.startswith("_") or not callable(found) or (only and name not in only):
-            return found
-
-        def call(*arguments):
-            self.count += 1
-            if self.count == self.at or (self.lasting and self.count > self.at):
-                raise self.error
-            return found(*arguments)
-
-        return call
 
 
 def seal(folder, change):

@@ -5,7 +5,8 @@ import itertools
 import shutil
 
 import pytest
-from artifact_samples import FailingCalls, QuickCalls, certificate, commit, identity, new_workspace
+from artifact_samples import certificate, commit, identity, new_workspace
+from failing_calls import FailingCalls, QuickCalls
 
 from stages.artifacts.disk import SystemCalls, replaced
 from stages.artifacts.workspace import Workspace
@@ -76,7 +77,7 @@ def check_finished(root, expected):
     assert artifact.manifest.payload_digest == expected
     assert artifact.verify() == []
     assert names_in(artifact.path.parent) == [".lock", "0001", "0002"]
-    assert names_in(root) == ["rollouts", "workspace.json"]
+    assert names_in(root) == [".lock", "rollouts", "workspace.json"]
     files = {*PAYLOAD, "metrics.jsonl", "manifest.json", "manifest.sha256"}
     assert names_in(artifact.path) == sorted(files)
 

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from artifact_samples import FailingCalls, run_python
+from artifact_samples import run_python
+from failing_calls import FailingCalls
 
 from stages.artifacts.disk import (
     SystemCalls,

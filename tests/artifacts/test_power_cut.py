@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 
 import pytest
-from artifact_samples import QuickCalls, commit, new_workspace, sample_files
+from artifact_samples import commit, new_workspace, sample_files
+from failing_calls import QuickCalls
 
 from stages.artifacts.disk import replaced
 
@@ -22,13 +23,25 @@ class Recording(QuickCalls):
     def __init__(self):
         self.trace = []
         self.handles = {}
+        self.named = {}
         self.files = itertools.count()
 
     def create(self, path):
         handle = super().create(path)
-        self.handles[handle] = next(self.files)
-        self.trace.append(("name", path, self.handles[handle]))
+        self._begin(path)
+        self.handles[handle] = self.named[path]
         return handle
+
+    def open_end(self, path):
+        handle = super().open_end(path)
+        if path not in self.named:
+            self._begin(path)
+        self.handles[handle] = self.named[path]
+        return handle
+
+    def _begin(self, path):
+        self.named[path] = next(self.files)
+        self.trace.append(("name", path, self.named[path]))
 
     def open_folder(self, path):
         handle = super().open_folder(path)
@@ -45,10 +58,12 @@ class Recording(QuickCalls):
 
     def rename(self, source, target):
         super().rename(source, target)
+        self.named[target] = self.named.pop(source, None)
         self.trace.append(("rename", target, source))
 
     def remove(self, path):
         super().remove(path)
+        self.named.pop(path, None)
         self.trace.append(("remove", path, None))
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from stages.artifacts.weights import check_shapes, pack_tensors, unpack_tensors
-from stages.errors import ArtifactDamaged, InputMissing
+from stages.artifacts.weights import check_finite, check_shapes, pack_tensors, unpack_tensors
+from stages.errors import ArtifactDamaged, InputMissing, NumbersBad
 
 KINDS = ["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?"]
 ARRAYS = st.sampled_from(KINDS).flatmap(
@@ -111,3 +111,14 @@ def test_weights_of_another_model_are_refused_by_name():
     assert "vision/0001" in caught.value.what
     for part in ("decoder is missing", "extra is unknown", "encoder has shape (2, 3), not (3, 2)"):
         assert part in caught.value.what
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8"])
+def test_weights_that_are_no_numbers_are_refused(bad, kind):
+    tensors = {"a": np.ones(3, dtype=kind), "b": np.ones((4, 5), dtype=kind)}
+    check_finite(tensors | {"c": np.array([7]), "d": np.array(True)}, source="a file")
+    tensors["b"][1, 2] = tensors["b"][3, 0] = bad
+    with pytest.raises(NumbersBad, match=f"^b in a file holds {bad}") as caught:
+        check_finite(tensors, source="a file")
+    assert "2 of its 20 numbers" in caught.value.why

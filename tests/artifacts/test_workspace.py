@@ -23,12 +23,31 @@ from stages.errors import (
 )
 
 
+RECIPE = {
+    "name": "carracing",
+    "family": "world-models",
+    "description": "drive",
+    "default_preset": "quick",
+    "tables": {"world": {"env": "CarRacing-v3"}},
+    "presets": {"quick": {"memory": {"steps": 4}}},
+    "authors": {"world.env": "carracing"},
+}
+SETTINGS = {
+    "recipe": RECIPE,
+    "preset": "quick",
+    "seed": 3,
+    "overrides": ["memory.learning_rate=1e-3"],
+    "engine": "gymnasium",
+}
+
+
 def test_settings_are_inherited(tmp_path):
     assert not Workspace.exists(tmp_path / "workspace")
     workspace = new_workspace(tmp_path)
     assert workspace.settings() is None
-    settings = {"recipe": "carracing", "seed": 3, "overrides": ["memory.lr=1e-3"]}
-    workspace.store_settings(settings)
+    settings = SETTINGS
+    with workspace.settings_lock:
+        workspace.store_settings(settings)
     assert new_workspace(tmp_path).settings() == settings
     assert Workspace.exists(workspace.root)
 
@@ -61,7 +80,7 @@ def test_parents_are_found_by_content_whatever_their_number(tmp_path):
     workspace = new_workspace(tmp_path)
     vision = commit(workspace, "vision", files={"weights": b"v"})
     memory = commit(workspace, "memory", files={"weights": b"m"}, parents=[vision.reference()])
-    (reference,) = memory.manifest.parents
+    reference = memory.manifest.parents[0]
     assert workspace.resolve(reference) == vision
     vision.path.rename(vision.path.with_name("0007"))
     assert workspace.resolve(reference).id == "vision/0007"
