@@ -161,6 +161,7 @@ class Resources:
     device: str = "auto"  # auto | cpu | cuda | mps
     threads: int = 0  # math threads of training; 0: as many as cores
     checkpoint_seconds: float = 60.0  # of training: time between checkpoints; 0: every step
+    stall_seconds: float = 300.0  # a worker without a sign of life for so long is replaced
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ early, rewards are the world's own, every frame counts. A random policy is score
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,42 +26,37 @@ from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import canonical_json, readable_json
 from stages.artifacts.disk import read_file
-from stages.artifacts.manifest import parse_json
+from stages.artifacts.fitting import check_world
+from stages.artifacts.manifest import MANIFEST_LIMIT
 from stages.artifacts.partial import Partial
-from stages.artifacts.producing import (
-    Outcome,
-    Plan,
-    check_world,
-    choose_parents,
-    only,
-    produce,
-)
+from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
 from stages.artifacts.scores import episodes_csv, read_csv
 from stages.artifacts.workspace import Workspace
 from stages.contracts import (
-    Actions,
     EpisodeOutcome,
-    Frames,
     Job,
-    Mask,
     Policy,
-    Step,
     WorldSpec,
     setting,
 )
+from stages.control.scoring import parse_result
+from stages.errors import keeping
 from stages.events import Advanced, Monitor, Noted, Report, Scalar, Table
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import TASK_DEADLINE, Task
-from stages.training.seeding import episode_seeds
+from stages.execution.protocol import Task
+from stages.execution.worker import sign_of_life
+from stages.training.seeding import episode_seeds, named_seeds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stages.vision.vae import VAE
+
 STAGE = stage_named("evaluate")
 ALGORITHM = 1
 REFERENCE = "gymnasium"
-PROBE_EVERY = 50  # actions between frames on which V's reconstruction error is measured
+DRIVERS = {"agent": "the agent", "random": "the random policy"}
 SHOWN = (
     "episodes", "mean", "std", "stderr", "ci95_low", "ci95_high", "median", "min", "max",
     "share_900", "share_laps_finished", "mean_tiles_missed", "mean_frames",
@@ -88,23 +83,6 @@ class ScoringTask:
     parameters: Parameters  # [1, P]
     seeds: tuple[int, ...]
     max_steps: int
-
-
-@dataclass
-class Probe:
-    """Collects some of the prepared frames that V sees while it is scored."""
-
-    frames: list["NDArray[np.uint8]"] = field(default_factory=list)
-    _num_steps: int = 0
-
-    def on_reset(self, observation: Frames, seeds: Sequence[int]) -> None:
-        """Nothing: the zoom of the first second is not what V is judged by."""
-
-    def on_step(self, live: Mask, observation: Frames, *_: Actions | Step | Mask) -> None:
-        """Keep one lane's frame every so often."""
-        self._num_steps += 1
-        if self._num_steps % PROBE_EVERY == 0:
-            self.frames.append(observation[int(np.flatnonzero(live)[0])].copy())
 
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
@@ -157,8 +135,9 @@ def _cuts(evaluation: Artifact) -> Iterator[tuple[Scalar, ...]]:
     limits = [max_steps, -(-world["max_frames"] // world["repeat"])]  # actions, rounded up
     limit = min((each for each in limits if each), default=0)
     if limit:
-        content = read_file(evaluation.file("episodes.csv"))
-        episodes = read_csv(content, source=f"{evaluation.id}/episodes.csv")
+        content = read_file(evaluation.file("episodes.csv"), limit=MANIFEST_LIMIT)
+        named = {"columns": ("who", "terminated"), "counts": ("num_steps",)}
+        episodes = read_csv(content, source=f"{evaluation.id}/episodes.csv", **named)
         cut = [
             e["who"] for e in episodes if int(e["num_steps"]) >= limit and e["terminated"] == "0"
         ]
@@ -168,6 +147,7 @@ def _cuts(evaluation: Artifact) -> Iterator[tuple[Scalar, ...]]:
 
 def run_task(task: ScoringTask) -> dict[str, Any]:
     """Outcomes, and V's error on some of the frames; runs in a worker."""
+    from stages.vision.probe import Probe
     from stages.worlds.driving import drive
 
     world = cached_world(task.world, REFERENCE, random_start=False)
@@ -178,9 +158,15 @@ def run_task(task: ScoringTask) -> dict[str, Any]:
         else _random_policy(task)
     )
     outcomes = drive(
-        world, policy, task.seeds, observers=(probe,), max_steps=task.max_steps or None
+        world,
+        policy,
+        task.seeds,
+        observers=(probe,),
+        max_steps=task.max_steps or None,
+        tick=sign_of_life,
+        drivers=[DRIVERS[task.who]] * len(task.seeds),
     )
-    errors = _errors(task.agent, probe) if task.who == "agent" else []
+    errors = probe.errors(_vision(task.agent)) if task.who == "agent" else []
     return {"outcomes": [asdict(outcome) for outcome in outcomes], "errors": errors}
 
 
@@ -193,14 +179,8 @@ def _random_policy(task: ScoringTask) -> Policy:
     )
 
 
-def _errors(agent: AgentFiles, probe: Probe) -> list[float]:
-    if not probe.frames:
-        return []
-    from stages.vision.losses import frame_errors
-
-    model = cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
-    squares, _ = frame_errors(model, np.stack(probe.frames))
-    return [float(value) for value in squares]
+def _vision(agent: AgentFiles) -> "VAE":
+    return cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
 
 
 def _tasks(
@@ -229,16 +209,21 @@ def _score(
     total = sum(len(task.seeds) for task in tasks)
     done = total - sum(len(tasks[number].seeds) for number in missing)
     progress.emit(Advanced(done, total, "episodes"))
-    with LocalExecutor(resolve_workers(job.resources.workers)) as executor:
-        work = [Task(number, run_task, tasks[number]) for number in missing]
-        for finished in executor.run(work, monitor=progress, deadline=TASK_DEADLINE):
+    executor = LocalExecutor(resolve_workers(job.resources.workers))
+    with executor, keeping(lambda: f"{done} of {total} episodes are scored and kept."):
+        about = [f"{task.who}, {named_seeds(task.seeds)}" for task in tasks]
+        work = [Task(number, run_task, tasks[number], about[number]) for number in missing]
+        deadline = job.resources.stall_seconds
+        for finished in executor.run(work, monitor=progress, deadline=deadline):
             number = int(finished.key)
             partial.write(
                 names[number], canonical_json({"who": tasks[number].who, **finished.value})
             )
             done += len(tasks[number].seeds)
             progress.emit(Advanced(done, total, "episodes"))
-    return [parse_json(partial.read(name) or b"", source=name) for name in names]
+    return [
+        parse_result(partial.read(name) or b"", source=f"{partial.path / name}") for name in names
+    ]
 
 
 def _written(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +14,18 @@ from stages.control.search import digest_of
 from stages.control.search_log import Row, SearchLog
 from stages.events import Monitor
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import TASK_DEADLINE, Task
+from stages.execution.protocol import Task
+from stages.training.seeding import named_seeds
 
 FEW = 8  # lanes that one task drives at least
-Lane = tuple[NDArray[np.float32], int]  # all weights of a controller [P], and an episode's seed
+
+
+class Lane(NamedTuple):
+    """One controller in one episode."""
+
+    weights: NDArray[np.floating]  # all of them, [P]
+    seed: int
+    driver: str  # for messages: "candidate 3"
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Fleet:
     executor: LocalExecutor
     log: SearchLog
     progress: Monitor
+    deadline: float  # seconds without a sign of life after which a worker is replaced
 
     def race(
         self,
@@ -56,12 +66,15 @@ class Fleet:
         harder. (Racing: Heidrich-Meisner & Igel 2009.)
         """
         each = len(tracks[0]) // 2 if finalists else len(tracks[0])
-        fitness, frames = self._heat(name, candidates, [own[:each] for own in tracks], terms)
+        names = [f"candidate {number} of {name}" for number in range(1, len(candidates) + 1)]
+        first = [own[:each] for own in tracks]
+        fitness, frames = self._heat(name, candidates, first, terms, names)
         if not finalists:
             return fitness, frames
         best = np.argsort(-fitness, kind="stable")[:finalists]
         second = [tracks[index][each:] for index in best]
-        again, more = self._heat(f"{name}, final", candidates[best], second, terms)
+        finals = [names[index] for index in best]
+        again, more = self._heat(f"{name}, final", candidates[best], second, terms, finals)
         return with_final(fitness, best, again), frames + more
 
     def _heat(
@@ -70,9 +83,11 @@ class Fleet:
         candidates: Parameters,
         tracks: Sequence[Sequence[int]],
         terms: Terms,
+        names: Sequence[str],
     ) -> tuple[NDArray[np.float64], int]:
-        owned = zip(candidates, tracks, strict=True)
-        rows = self.drive(name, [(weights, seed) for weights, own in owned for seed in own], terms)
+        owned = zip(candidates, tracks, names, strict=True)
+        lanes = [Lane(weights, seed, driver) for weights, own, driver in owned for seed in own]
+        rows = self.drive(name, lanes, terms)
         returns = np.array([row[0] for row in rows]).reshape(len(candidates), -1)
         return returns.mean(axis=1), sum(row[1] for row in rows)
 
@@ -80,17 +95,18 @@ class Fleet:
         """Return and engine frames per lane, in order; `name` is the piece of work in the log."""
         each = min(self.task_lanes, max(FEW, -(-len(lanes) // 2)))  # two cores at least
         chunks = list(_chunks(lanes, each))
-        name = f"{name} {digest_of(_weights(lanes))}"
-        rows = self.log.pending(name)  # of these very candidates
+        piece = f"{name} {digest_of(_weights(lanes))}"
+        rows = self.log.pending(piece)  # of these very candidates
+        rows = {k: r for k, r in rows.items() if k < len(chunks) and len(r) == len(chunks[k])}
         tasks = [
-            Task(key, run_lanes, self._trial(chunk, terms))
+            Task(key, run_lanes, self._trial(chunk, terms), _named(name, chunk))
             for key, chunk in enumerate(chunks)
             if key not in rows
         ]
-        for finished in self.executor.run(tasks, monitor=self.progress, deadline=TASK_DEADLINE):
+        for finished in self.executor.run(tasks, monitor=self.progress, deadline=self.deadline):
             key = int(finished.key)
             rows[key] = finished.value
-            self.log.add_pending(name, key, finished.value)
+            self.log.add_pending(piece, key, finished.value)
         return [row for key in range(len(chunks)) for row in rows[key]]
 
     def _trial(self, lanes: Sequence[Lane], terms: Terms) -> Trial:
@@ -99,7 +115,8 @@ class Fleet:
             engine=self.world.engine,
             agent=self.agent,
             parameters=_weights(lanes),
-            seeds=tuple(seed for _, seed in lanes),
+            seeds=tuple(lane.seed for lane in lanes),
+            drivers=tuple(lane.driver for lane in lanes),
             patience=terms.patience,
             max_steps=terms.max_steps,
             random_start=terms.random_start,
@@ -123,8 +140,13 @@ def run_lanes(trial: Trial) -> list[Row]:
     return [(outcome.total_reward, outcome.num_frames) for outcome in run_trial(trial)]
 
 
+def _named(name: str, lanes: Sequence[Lane]) -> str:
+    """A task for messages: the piece of work and its seeds."""
+    return f"{name}, {named_seeds(lane.seed for lane in lanes)}"
+
+
 def _weights(lanes: Sequence[Lane]) -> Parameters:
-    return np.stack([weights for weights, _ in lanes])
+    return np.stack([lane.weights for lane in lanes])
 
 
 def _chunks(lanes: Sequence[Lane], size: int) -> Iterator[list[Lane]]:

@@ -6,19 +6,30 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stages import stage_named
-from stages.agents import AgentFiles, Parameters, action_spec, lineage, load_pilot, trained_agent
+from stages.agents import (
+    AgentFiles,
+    Parameters,
+    action_spec,
+    check_engine,
+    lineage,
+    load_pilot,
+    trained_agent,
+)
+from stages.artifacts.fitting import check_world
 from stages.artifacts.partial import Partial
-from stages.artifacts.producing import Outcome, Plan, check_world, produce
+from stages.artifacts.producing import Outcome, Plan, produce
 from stages.artifacts.shards import shard_name
 from stages.artifacts.workspace import Artifact, Workspace
 from stages.contracts import Job, Policy, World, WorldSpec, setting
-from stages.errors import UsageError
-from stages.events import Advanced, Monitor, Report
+from stages.errors import UsageError, keeping
+from stages.events import Advanced, Monitor, OnceEach, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import TASK_DEADLINE, Task
-from stages.training.seeding import episode_seeds
+from stages.execution.protocol import Task
+from stages.execution.worker import sign_of_life
+from stages.training.seeding import episode_seeds, named_seeds
 from stages.worlds.making import check_random_start
+from stages.worlds.monotony import Glance, Monotony, glance
 
 STAGE = stage_named("rollout")
 ALGORITHM = 1
@@ -77,6 +88,8 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         control = workspace.get(config.policy)
         parents = lineage(workspace, control)
         check_world(asdict(job.world), control)
+        if config.episodes > config.gymnasium_episodes:  # those are for a V that knows no others
+            check_engine(job.world.engine, next(one for one in parents if one.kind == "vision"))
     section = asdict(replace(config, policy="controller")) if parents else asdict(config)
     world = {"world": asdict(job.world), "rollout": section, "seed": job.seed}
     return Plan(STAGE, ALGORITHM, job.family, world, parents)
@@ -122,10 +135,10 @@ def recording_tasks(
             number += 1
 
 
-def record_shard(task: RecordingTask) -> int:
-    """Drive the task's episodes and write its shard; runs in a worker. Returns the episodes."""
-    from stages.artifacts.disk import write_file
-    from stages.artifacts.episodes import EpisodeShardWriter
+def record_shard(task: RecordingTask) -> Glance:
+    """Drive the task's episodes, write its shard and look at it; runs in a worker."""
+    from stages.artifacts.episodes import EpisodeShard, EpisodeShardWriter
+    from stages.artifacts.sidecars import put
     from stages.worlds.driving import Recorder, StopRule, drive
     from stages.worlds.making import make_world
 
@@ -140,9 +153,11 @@ def record_shard(task: RecordingTask) -> int:
             observers=(Recorder(writer.append),),
             stop_rule=StopRule(task.patience) if task.patience else None,
             max_steps=task.max_steps or None,
+            tick=sign_of_life,
         )
-    write_file(Path(task.folder) / task.name, writer.image())
-    return len(task.seeds)
+    put(Path(task.folder) / task.name, writer.image())
+    with EpisodeShard(Path(task.folder) / task.name) as shard:
+        return glance(shard)
 
 
 def _policy(task: RecordingTask, world: World) -> Policy:
@@ -162,14 +177,23 @@ def _policy(task: RecordingTask, world: World) -> Policy:
 def _record(
     tasks: Sequence[RecordingTask], partial: Partial, job: Job, *, progress: Monitor
 ) -> None:
+    from stages.artifacts.episodes import EpisodeShard
+
     missing = [task for task in tasks if not partial.has(task.name)]
     total = sum(len(task.seeds) for task in tasks)
     done = total - sum(len(task.seeds) for task in missing)
-    with LocalExecutor(resolve_workers(job.resources.workers)) as executor:
+    monotony = Monotony(OnceEach(progress))
+    monotony.see_first(
+        EpisodeShard(partial.path / task.name) for task in tasks if task not in missing
+    )
+    executor = LocalExecutor(resolve_workers(job.resources.workers))
+    with executor, keeping(lambda: f"{done} of {total} episodes are recorded and kept."):
         progress.emit(Advanced(done, total, "episodes"))
-        work = [Task(task.name, record_shard, task) for task in missing]
-        for finished in executor.run(work, monitor=progress, deadline=TASK_DEADLINE):
-            done += finished.value
+        work = [Task(task.name, record_shard, task, named_seeds(task.seeds)) for task in missing]
+        deadline = job.resources.stall_seconds
+        for finished in executor.run(work, monitor=progress, deadline=deadline):
+            done += finished.value.num_episodes
+            monotony.see(finished.value)
             progress.emit(Advanced(done, total, "episodes"))
 
 

@@ -6,30 +6,27 @@ from pathlib import Path
 from typing import Any
 
 from stages import stage_named
-from stages.agents import cached_vision
+from stages.agents import cached_vision, vision_weights
 from stages.artifacts.artifact import Artifact
+from stages.artifacts.fitting import WORLD_FIELDS, check_same_actions, check_world
 from stages.artifacts.partial import Partial
-from stages.artifacts.producing import (
-    WORLD_FIELDS,
-    Outcome,
-    Plan,
-    check_world,
-    choose_parents,
-    only,
-    produce,
-)
+from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
 from stages.artifacts.shards import shard_name
+from stages.artifacts.summaries import actions_of
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, Job, setting
-from stages.errors import InputsMismatch
+from stages.errors import InputsMismatch, NumbersBad, keeping
 from stages.events import Advanced, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import TASK_DEADLINE, Task
+from stages.execution.protocol import Task
+from stages.execution.worker import sign_of_life
 from stages.families import WEIGHTS
 
 STAGE = stage_named("sample-latents")
 ALGORITHM = 1
+# What float16 can store, and whose exponential is a number in float32: M draws from it.
+BOUNDS = {"mu": (-65504.0, 65504.0), "logvar": (-65504.0, 88.0)}
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     for artifact in (*parents["rollouts"], vision):
         check_world(asdict(job.world), artifact)
     check_engines(parents["rollouts"], vision)
+    check_same_actions(parents["rollouts"])
     world = vision.manifest.config["world"]
     resolved = {"world": {name: world[name] for name in WORLD_FIELDS}, "latents": asdict(config)}
     return Plan(STAGE, ALGORITHM, job.family, resolved, (*parents["rollouts"], vision))
@@ -97,12 +95,12 @@ def check_engines(rollouts: Sequence[Artifact], vision: Artifact) -> None:
 
 def encode_shard(task: EncodingTask) -> int:
     """Encode one shard in recorded order and write its latents; runs in a worker."""
-    from stages.artifacts.disk import write_file
     from stages.artifacts.episodes import EpisodeShard
     from stages.artifacts.latents import latents_image
+    from stages.artifacts.sidecars import put
 
     with EpisodeShard(Path(task.source)) as shard:
-        write_file(Path(task.target), latents_image(_records(shard, task)))
+        put(Path(task.target), latents_image(_records(shard, task)))
         return int(shard.observation_offsets[-1])
 
 
@@ -116,19 +114,38 @@ def _records(shard: Any, task: EncodingTask) -> Iterator[Any]:
     model = cached_vision(task.vision_digest, task.vision, task.latent_size)
     for number in range(shard.num_episodes):
         episode = shard.episode(number)
-        parts = [
-            encode_frames(model, episode.observations[start : start + task.batch_size])
-            for start in range(0, len(episode.observations), task.batch_size)
-        ]
+        parts = []
+        for start in range(0, len(episode.observations), task.batch_size):
+            frames = episode.observations[start : start + task.batch_size]
+            parts.append(encode_frames(model, frames))
+            sign_of_life()
+        mu, logvar = (np.concatenate([part[k].numpy() for part in parts]) for k in (0, 1))
         yield LatentRecord(
             seed=episode.seed,
-            mu=np.concatenate([mu.numpy() for mu, _ in parts]).astype(np.float16),
-            logvar=np.concatenate([logvar.numpy() for _, logvar in parts]).astype(np.float16),
+            mu=_stored("mu", mu, episode.seed, task),
+            logvar=_stored("logvar", logvar, episode.seed, task),
             actions=task.action_spec.vectors(episode.actions),
             rewards=episode.rewards,
             terminations=episode.terminations,
             truncations=episode.truncations,
         )
+
+
+def _stored(name: str, values: Any, seed: int, task: EncodingTask) -> Any:
+    """Latents as float16; NumbersBad where they are no numbers that M could learn from."""
+    import numpy as np
+
+    low, high = BOUNDS[name]
+    fits = (values >= low) & (values <= high)  # NaN fits nowhere
+    if not fits.all():
+        frame, dimension = np.argwhere(~fits)[0]
+        raise NumbersBad(
+            f"V's {name} is {values[frame, dimension]:g} for frame {frame} of the episode of seed "
+            f"{seed}, in {task.source}.",
+            why=f"It must be a number from {low:g} to {high:g}.",
+            fix="Train V again, with a smaller vision.learning_rate.",
+        )
+    return values.astype(np.float16)
 
 
 def _tasks(
@@ -139,8 +156,8 @@ def _tasks(
         yield EncodingTask(
             source=str(path),
             target=str(folder / shard_name(number)),
-            vision=str(vision.file(WEIGHTS)),
-            vision_digest=vision.manifest.payload_digest,
+            vision=str(vision_weights(vision)),
+            vision_digest=vision.entry(WEIGHTS).sha256,
             latent_size=vision.manifest.summary["shape"]["latent_size"],
             action_spec=action_spec_of(artifact),
             batch_size=config.batch_size,
@@ -149,8 +166,9 @@ def _tasks(
 
 def action_spec_of(artifact: Artifact) -> ActionSpec:
     """The actions of recorded episodes or latents, from their manifest."""
-    spec = artifact.manifest.summary["actions"]
-    return ActionSpec(spec["kind"], spec["size"], tuple(spec["low"]), tuple(spec["high"]))
+    spec = actions_of(artifact.manifest)
+    assert spec is not None, f"{artifact.id} tells no actions"
+    return spec
 
 
 def _encode_all(
@@ -159,9 +177,13 @@ def _encode_all(
     missing = [task for task in tasks if not partial.has(Path(task.target).name)]
     done = len(tasks) - len(missing)
     progress.emit(Advanced(done, len(tasks), "shards"))
-    with LocalExecutor(resolve_workers(job.resources.workers)) as executor:
-        work = [Task(Path(task.target).name, encode_shard, task) for task in missing]
-        for _ in executor.run(work, monitor=progress, deadline=TASK_DEADLINE):
+    executor = LocalExecutor(resolve_workers(job.resources.workers))
+    with executor, keeping(lambda: f"{done} of {len(tasks)} shards are encoded and kept."):
+        work = [
+            Task(Path(task.target).name, encode_shard, task, "/".join(Path(task.source).parts[-3:]))
+            for task in missing
+        ]
+        for _ in executor.run(work, monitor=progress, deadline=job.resources.stall_seconds):
             done += 1
             progress.emit(Advanced(done, len(tasks), "shards"))
 

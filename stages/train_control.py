@@ -17,33 +17,32 @@ from stages.agents import (
     Parameters,
     action_spec,
     agent_files,
+    check_actions,
     check_engine,
     controller_parameters,
     fitted_basis,
 )
 from stages.artifacts.artifact import Artifact
-from stages.artifacts.partial import Partial
-from stages.artifacts.producing import (
-    Outcome,
-    Plan,
+from stages.artifacts.fitting import (
     check_grown,
     check_same_parent,
+    check_start,
     check_world,
-    choose_parents,
-    only,
-    produce,
     start_of,
 )
+from stages.artifacts.partial import Partial
+from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
+from stages.artifacts.summaries import actions_of
 from stages.artifacts.weights import pack_tensors
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job
 from stages.control.config import Config
-from stages.errors import UsageError
-from stages.events import Advanced, Monitor, Report
+from stages.errors import UsageError, keeping
+from stages.events import Advanced, Monitor, OnceEach, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.families import WEIGHTS
-from stages.fleet import Fleet, Terms
+from stages.fleet import Fleet, Lane, Terms
 from stages.training.seeding import episode_seeds, torch_seed
 from stages.worlds.making import check_random_start
 
@@ -135,16 +134,21 @@ class _Hunt:
         from stages.control.search_log import SearchLog
 
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
+        self.warnings = OnceEach(progress)
         by_kind = {parent.kind: parent for parent in parents}
         vision, memory = by_kind["vision"], by_kind.get("memory")
         self.start = by_kind.get("control")
         self.driven = {name: _driven(self.start, name) for name in ("search", "selection")}
         self.pilot = config.pilot
         self.agent: AgentFiles = agent_files(vision, memory, self.pilot)
-        spec = action_spec(job.world, job.world.engine)
+        self.spec = action_spec(job.world, job.world.engine)
+        check_actions(self.agent, self.spec)
         memory_size = memory.manifest.summary["shape"]["hidden_size"] if memory else 0
         latent_size = vision.manifest.summary["shape"]["latent_size"]
-        self.shape = self.pilot.controller(latent_size, memory_size, spec.size)
+        self.shape = self.pilot.controller(latent_size, memory_size, self.spec.size)
+        if self.start:
+            told = {"actions": asdict(self.spec)} if actions_of(self.start.manifest) else {}
+            check_start(self.start, shape=asdict(self.shape), **told)
         latents = [parent for parent in parents if parent.kind == "latents"]
         self.basis = fitted_basis(
             partial, latents, self.agent, config.components, centred=config.bias
@@ -170,6 +174,9 @@ class _Hunt:
 
     def outcome(self) -> Outcome:
         """Run to the last generation and write the payload."""
+        from stages.control.watch import watch_basis
+
+        watch_basis(self.basis, self.warnings)
         self.log.replay(self.search, progress=self.progress)
         with LocalExecutor(resolve_workers(self.job.resources.workers)) as executor:
             self.fleet = Fleet(
@@ -179,27 +186,36 @@ class _Hunt:
                 executor=executor,
                 log=self.log,
                 progress=self.progress,
+                deadline=self.job.resources.stall_seconds,
             )
             self._show("")
-            self._select()
-            while self.search.within < self.config.generations or self.search.awaits_score:
-                self._generation()
+            with keeping(self._kept):
                 self._select()
+                while self.search.within < self.config.generations or self.search.awaits_score:
+                    self._generation()
+                    self._select()
         return self._written()
+
+    def _kept(self) -> str:
+        return f"The search is kept as it stood after generation {self.search.generation}."
 
     def _generation(self) -> None:
         """Ask, drive every candidate, tell, log."""
+        from stages.control.watch import ranked, watch
+
         config, number = self.config, self.search.within
         asked = self.search.ask()
         fitness, frames = self.fleet.race(
-            f"generation {self.search.generation}",
+            f"generation {self.search.generation + 1}",  # as the log will count it
             self._weights(asked),
             config.schedule.tracks(self.job.seed, number, self.driven["search"]),
             Terms(config.schedule.longest_in(number), config.patience, config.random_start),
             finalists=config.finalists,
         )
+        fitness = ranked(fitness, generation=self.search.generation + 1, progress=self.progress)
         self.search.tell(fitness)
         self.log.add_generation(self.search, asked, fitness, frames)
+        watch(self.search, self.log.records, self.warnings)
         self._show(f"population mean {fitness.mean():.0f}, best {fitness.max():.0f}")
 
     def _select(self) -> None:
@@ -213,7 +229,7 @@ class _Hunt:
             weights = self._weights(self.search.mean[None])[0]
             rows = self.fleet.drive(
                 f"selection {told}",
-                [(weights, seed) for seed in seeds],
+                [Lane(weights, seed, f"the mean vector of generation {told}") for seed in seeds],
                 Terms(config.max_steps[-1]),
             )
             self.log.add_selection(self.search, rows)
@@ -267,6 +283,7 @@ class _Hunt:
     def _summary(self) -> dict[str, Any]:
         return {
             "shape": asdict(self.shape),
+            "actions": asdict(self.spec),
             "pilot": asdict(self.pilot),
             "parameters": self.shape.num_parameters,
             "searched": self.search.active.shape.num_parameters,

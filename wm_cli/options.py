@@ -40,6 +40,7 @@ SourceOption = Annotated[
 ReplaceOption = Annotated[
     bool, typer.Option("--force", metavar="", help="Replace an agent that is there already.")
 ]
+YesOption = Annotated[bool, typer.Option("--yes", metavar="", help="Remove without asking.")]
 IdsArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="ID", help="Artifacts such as vision/0001; all when left out."),
@@ -180,6 +181,16 @@ class StageOptions(SettingOptions):
             help="Seconds of training between checkpoints; 0: after every step.",
         ),
     ] = 60.0
+    stall_seconds: Annotated[
+        float,
+        typer.Option(
+            "--stall-seconds",
+            metavar="S",
+            min=1,
+            hidden=True,  # for machines that are very slow; changes no result
+            help="Replace a worker that gives no sign of life for so many seconds.",
+        ),
+    ] = 300.0
     force: Annotated[
         bool,
         typer.Option(
@@ -201,6 +212,7 @@ class StageOptions(SettingOptions):
                 workers=self.workers,
                 device=self.device,
                 checkpoint_seconds=self.checkpoint_seconds,
+                stall_seconds=self.stall_seconds,
             ),
         )
 

@@ -123,7 +123,7 @@ def _memory(task: DreamTask) -> "DreamingMemory":
 
     from stages.memory.dreaming import DreamingMemory
 
-    memory = cached_memory("bench", task.memory, task.shape)
+    memory = cached_memory("", task.memory, task.shape)
     assert memory is not None, "a dream without a memory"
     return DreamingMemory(memory, dtype=getattr(torch, task.precision), compiled=task.compiled)
 

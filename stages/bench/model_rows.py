@@ -244,7 +244,7 @@ def _encoding_tasks(site: Worksite) -> list[EncodingTask]:
             source=str(path),
             target=str(folder / Path(path).name),
             vision=site.models.vision,
-            vision_digest="bench",
+            vision_digest="",
             latent_size=site.models.vision_shape["latent_size"],
             action_spec=action_spec_of(rollouts),
             batch_size=site.config("sample-latents").batch_size,

@@ -15,10 +15,13 @@ from typing import Any
 from stages.errors import EnvironmentLacks
 from stages.execution.channel import Channel, dump, pack
 from stages.execution.protocol import Task
-from stages.execution.worker import READY
+from stages.execution.worker import BEAT, READY
 
 START_SECONDS = 120.0  # a worker that is not ready by then hangs
+BEAT_SECONDS = 1.0  # between signs of life that a worker sends ...
+BEATS = 10  # ... but so many at least within its deadline
 LOG_BYTES = 2000  # of the end of a log, for messages
+CRASH_BYTES = 50_000  # of the end of a log, in which a crash is looked for
 
 # A fresh interpreter with the supervisor's own search path: nothing is inherited but this.
 BOOT = (
@@ -83,23 +86,30 @@ class WorkerHandle:
             ) from error
 
     def assign(self, job: Job, *, deadline: float | None, now: float) -> None:
-        """Hand over a job; its clock starts now, or once the worker is ready."""
+        """Hand over a job; its clock starts now, and anew with every sign of life.
+
+        `deadline` is in seconds without one; a worker that is not ready yet has START_SECONDS.
+        """
         self.job = job
         self._seconds = deadline
-        self._expires = now + (self._limit() if self._ready else START_SECONDS)
+        self._expires = now + (self._limit() if self._ready else self._start_limit())
         os.ftruncate(self._log.fileno(), 0)  # the log then tells about this job only
         call = dump((job.task.function, job.task.payload))
-        self.channel.send(pack((job.task.key, call)))
+        pause = min(BEAT_SECONDS, self._limit() / BEATS)
+        self.channel.send(pack((str(job.task), call, pause)))
 
     def _limit(self) -> float:
         return math.inf if self._seconds is None else self._seconds
+
+    def _start_limit(self) -> float:
+        return max(START_SECONDS, self._seconds or 0.0)
 
     def hear(self, now: float) -> list[tuple[str, Any]]:
         """Answers that have arrived: (RESULT, value) or (FAILURE, error)."""
         self.channel.flush()
         answers = []
         for kind, content in self.channel.receive():
-            if kind == READY:
+            if kind in (READY, BEAT):
                 self._ready = True
                 self._expires = now + self._limit()
             else:
@@ -111,8 +121,8 @@ class WorkerHandle:
         if self.job is None or now <= self._expires:
             return ""
         if not self._ready:
-            return f"did not start within {START_SECONDS:g} s"
-        return f"did not finish within {self._limit():g} s"
+            return f"did not start within {self._start_limit():g} s"
+        return f"gave no sign of life for {self._limit():g} s"
 
     def postpone(self, seconds: float) -> None:
         """Give the job more time because the supervisor itself was away."""
@@ -128,10 +138,16 @@ class WorkerHandle:
         return f"exited with status {code}"
 
     def log_tail(self) -> str:
-        """The end of what the worker wrote to standard output and error during its job."""
+        """The end of what the worker wrote to standard output and error during its job.
+
+        Of a crash in native code the beginning is kept: the innermost calls come first there.
+        """
         size = os.fstat(self._log.fileno()).st_size
-        content = os.pread(self._log.fileno(), LOG_BYTES, max(0, size - LOG_BYTES))
-        return content.decode(errors="replace").strip()
+        content = os.pread(self._log.fileno(), CRASH_BYTES, max(0, size - CRASH_BYTES))
+        crash = content.rfind(b"Fatal Python error")
+        if crash >= 0:
+            content = content[: crash + LOG_BYTES // 2]
+        return content[-LOG_BYTES:].decode(errors="replace").strip()
 
     def hang_up(self) -> None:
         """Close the connection: an orderly worker ends by itself."""

@@ -28,7 +28,7 @@ class InlineExecutor:
             try:
                 value = task.function(task.payload)
             except Exception as error:
-                failure = as_failure(task.key, error)
+                failure = as_failure(str(task), error)
                 if failure is error:
                     raise
                 raise failure from error

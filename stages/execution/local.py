@@ -1,7 +1,7 @@
 """The executor of one machine: worker processes under a supervisor of our own.
 
 The standard pools hang or lose tasks when a worker is killed. Here every worker has its own
-channel; a worker that dies or passes its deadline is replaced and its task runs again elsewhere.
+channel; a worker that dies or gives no sign of life is replaced and its task runs again elsewhere.
 POSIX only: it needs socketpair, poll and passing of descriptors.
 """
 
@@ -17,7 +17,7 @@ from typing import Self
 from stages.errors import StageError
 from stages.events import Monitor, Noted
 from stages.execution.handle import Job, WorkerHandle
-from stages.execution.protocol import Done, Task, TaskAbandoned
+from stages.execution.protocol import Done, Task, TaskAbandoned, TaskFailed
 from stages.execution.worker import FAILURE
 
 TICK = 0.2  # seconds between looks at signals, clocks and processes
@@ -33,7 +33,7 @@ class _Run:
     number: int
     waiting: Iterator[Task]
     monitor: Monitor
-    deadline: float | None
+    deadline: float | None  # seconds without a sign of life
     again: deque[Job] = field(default_factory=deque)  # jobs whose worker was lost
     failure: StageError | None = None
 
@@ -149,7 +149,7 @@ class LocalExecutor:
                 finished += self._listen(worker, run, now)
             elif late := worker.overdue(now):
                 self._lose(worker, run, late)
-            elif not spoke and worker.process.poll() is not None:
+            elif worker.process.poll() is not None:
                 self._lose(worker, run, worker.ending())
         return finished
 
@@ -170,7 +170,7 @@ class LocalExecutor:
             worker.num_done += 1
             assert job is not None, "an answer without a job"
             if kind == FAILURE:
-                run.failure = run.failure or content
+                run.failure = run.failure or _with_log(content, worker.log_tail())
             else:
                 finished.append(Done(job.task.key, content))
         if not worker.channel.open:
@@ -193,7 +193,7 @@ class LocalExecutor:
         if job.num_losses > self._num_retries:
             run.failure = run.failure or _abandoned(job, how, log)
             return
-        text = f"The worker of task {job.task.key} {how}; the task runs again."
+        text = f"The worker of task {job.task} {how}; the task runs again."
         run.monitor.emit(Noted(text, warning=True))
         run.again.append(job)
 
@@ -208,11 +208,20 @@ class LocalExecutor:
             self._drop(worker)
 
 
+def _with_log(failure: StageError, log: str) -> StageError:
+    """A defect's last words: what its worker wrote besides the exception."""
+    if isinstance(failure, TaskFailed) and log:
+        failure.why += f"\nThe worker wrote:\n{log}"
+    return failure
+
+
 def _abandoned(job: Job, how: str, log: str) -> TaskAbandoned:
     killed = " Often that means that the memory ran out." if "SIGKILL" in how else ""
     written = f" The worker wrote:\n{log}" if log else " The worker wrote nothing."
+    slow = " To wait longer for a slow machine: --stall-seconds." if "sign of life" in how else ""
     return TaskAbandoned(
-        f"Task {job.task.key} was given up: it cost {job.num_losses} workers.",
+        f"Task {job.task} was given up: it cost {job.num_losses} workers.",
         why=f"The last one {how}.{killed}{written}",
-        fix="Try fewer workers. Finished tasks are kept: the same command goes on from there.",
+        fix=f"Try fewer workers.{slow} Finished tasks are kept: the same command goes on from "
+        "there.",
     )

@@ -12,8 +12,6 @@ from typing import Any, ClassVar, Protocol, Self
 from stages.errors import ExitCode, StageError
 from stages.events import Monitor
 
-TASK_DEADLINE = 3600.0  # seconds after which a worker counts as hung; tasks take minutes
-
 
 @dataclass(frozen=True)
 class Task:
@@ -22,6 +20,10 @@ class Task:
     key: str | int
     function: Callable[[Any], Any]  # at module level of an importable module
     payload: Any  # plain and picklable
+    about: str = ""  # what it works on, for messages: its seeds, a file
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.about})" if self.about else str(self.key)
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,12 @@ class Executor(Protocol):
         Args:
             tasks: taken one by one, as workers become free.
             monitor: polled at least four times a second; told of every lost worker.
-            deadline: seconds that one try of one task may take on a ready worker.
+            deadline: seconds without a sign of life (worker.sign_of_life) after which the worker
+                of a task counts as hung and is replaced; None: never.
 
         Raises:
             StageError: the task's own, at once, after every result that was there is yielded.
-            TaskFailed: the task raised something else.
+            TaskFailed: the task raised something else; names the task, the line and its log.
             TaskAbandoned: its worker died or hung on every try; names the task and its log.
         """
         ...

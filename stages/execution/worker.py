@@ -1,21 +1,77 @@
 """The worker's side: read a task, do it, answer; end when the supervisor is gone."""
 
+import contextlib
 import faulthandler
+import math
 import os
 import select
 import signal
 import socket
 import sys
 import threading
+import time
 import traceback
 from typing import Any, NoReturn
 
-from stages.errors import StageError
+from stages.errors import NumbersBad, StageError
 from stages.execution.channel import dump, pack, read_frame, unpack
 from stages.execution.protocol import TaskFailed
 
-READY, RESULT, FAILURE = "ready", "result", "failure"
+READY, BEAT, RESULT, FAILURE = "ready", "beat", "result", "failure"
+SIGN = pack((BEAT, None))
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class _Pulse:
+    """Sends signs of life while a task runs: at most one per pause, and never waits for that."""
+
+    def __init__(self) -> None:
+        self._end: socket.socket | None = None
+        self._owner: tuple[int, int] | None = None
+        self._pause = self._due = math.inf  # outside of a worker nothing is ever due
+
+    def connect(self, end: socket.socket) -> None:
+        """From now on this thread of this process speaks through `end`, and no other."""
+        self._end, self._owner = end, _thread()
+
+    def start(self, pause: float) -> None:
+        """A task begins, of which a sign is wanted about every `pause` seconds."""
+        self._pause = pause
+        self._due = time.monotonic() + pause
+
+    def beat(self) -> None:
+        now = time.monotonic()
+        if now < self._due or self._end is None or self._owner != _thread():
+            return
+        self._due = now + self._pause
+        # A supervisor that is away finds signs enough in a full buffer; one that is gone ends us.
+        with contextlib.suppress(OSError):
+            sent = self._end.send(SIGN, socket.MSG_DONTWAIT)
+            if sent < len(SIGN):  # a frame that has begun must be finished
+                self._end.sendall(SIGN[sent:])
+
+
+class _Loading:
+    """Finds nothing, and takes every module that is looked for as a sign: torch has thousands."""
+
+    def find_spec(self, *_: object) -> None:
+        _pulse.beat()
+
+
+def _thread() -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
+
+
+_pulse = _Pulse()
+
+
+def sign_of_life() -> None:
+    """Tell the supervisor that the task at hand makes progress.
+
+    Costs a look at the clock, so that it may be called at every step. Does nothing outside of a
+    worker, or in another thread than the task's.
+    """
+    _pulse.beat()
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -24,6 +80,8 @@ def main(descriptor: int, parent: int) -> None:
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     end = socket.socket(fileno=descriptor)
     _end_with_parent(end, parent)
+    _pulse.connect(end)
+    sys.meta_path.insert(0, _Loading())
     end.sendall(pack((READY, None)))
     while (frame := read_frame(end)) is not None:
         answer = perform(frame)
@@ -34,22 +92,28 @@ def main(descriptor: int, parent: int) -> None:
 
 def perform(frame: bytes | bytearray) -> bytes:
     """Do the task in a frame; the frame of its result or of its failure."""
-    key: object = "?"
+    name = "?"
     try:
-        key, call = unpack(frame)
+        name, call, pause = unpack(frame)
+        _pulse.start(pause)
         function, payload = unpack(call)
         return pack((RESULT, function(payload)))
     except Exception as error:  # noqa: BLE001  edge of the process: the supervisor raises it
-        return pack((FAILURE, as_failure(key, error)))
+        return pack((FAILURE, as_failure(name, error)))
 
 
-def as_failure(key: object, error: Exception) -> StageError:
-    """The error itself when it is meant for users and survives the pipe, else a TaskFailed."""
+def as_failure(name: str, error: Exception) -> StageError:
+    """The error itself when it is meant for users and survives the pipe, else a TaskFailed.
+
+    `name` is the task's, with its seeds: whoever looks for bad numbers has to know them.
+    """
     if isinstance(error, StageError) and _survives(error):
+        if isinstance(error, NumbersBad):
+            error.why = f"{error.why} It came up in task {name}.".lstrip()
         return error
     place = traceback.format_exception(error, limit=-4)
     return TaskFailed(
-        f"Task {key} failed with {type(error).__name__}: {error}",
+        f"Task {name} failed with {type(error).__name__}: {error}",
         why="".join(place).rstrip(),
     )
 

@@ -6,6 +6,7 @@ resumed run, another worker or another lane draws the same numbers.
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from stages.errors import UsageError
 
 RANGE = 2**27  # episode seeds of one purpose; all purposes together stay below 2**31
 PURPOSES = ("rollout", "search", "selection", "evaluation")
+MOST_NAMED = 8  # runs of neighbours in a message
 SHARED = "evaluation"  # the same list for every root seed: agents meet the same tracks
 
 
@@ -42,6 +44,20 @@ def episode_seeds(purpose: str, root_seed: int, start: int, count: int) -> list[
     base = PURPOSES.index(purpose) * RANGE
     offset = 0 if purpose == SHARED else _integer(root_seed, (purpose,), num_bytes=8) % RANGE
     return [base + (offset + number) % RANGE for number in range(start, start + count)]
+
+
+def named_seeds(seeds: Iterable[int]) -> str:
+    """`seed 7`, `seeds 12-27`, `seeds 3, 9-12`: each once, for messages; long lists are cut."""
+    ordered = sorted({int(seed) for seed in seeds})
+    runs: list[list[int]] = []
+    for seed in ordered:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1][1:] = [seed]
+        else:
+            runs.append([seed])
+    shown = ", ".join("-".join(map(str, ends)) for ends in runs[:MOST_NAMED])
+    more = ", ..." if len(runs) > MOST_NAMED else ""
+    return f"seed{'s' if len(ordered) > 1 else ''} {shown}{more}"
 
 
 def _integer(seed: int, path: tuple[str | int, ...], *, num_bytes: int) -> int:

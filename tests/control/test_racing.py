@@ -16,12 +16,12 @@ class Driven(Fleet):
     """A fleet whose episodes return skill and ease; it remembers who was asked."""
 
     def __init__(self):
-        super().__init__(None, None, 4, executor=None, log=None, progress=None)
+        super().__init__(None, None, 4, executor=None, log=None, progress=None, deadline=9)
         object.__setattr__(self, "asked", [])
 
     def drive(self, name, lanes, terms):
-        self.asked.append((name, [(float(w[0]), seed) for w, seed in lanes], terms))
-        return [(float(w[0]) + EASE[seed], 100) for w, seed in lanes]
+        self.asked.append((name, [(float(w[0]), seed) for w, seed, _ in lanes], terms))
+        return [(float(w[0]) + EASE[seed], 100) for w, seed, _ in lanes]
 
 
 def race(finalists):
@@ -90,7 +90,7 @@ class NoLog:
 @pytest.mark.parametrize(("lanes", "pieces"), [(64, [16] * 4), (24, [12, 12]), (5, [5])])
 def test_terms_reach_every_lane_and_little_work_is_cut_for_two_cores(lanes, pieces):
     executor = Kept()
-    fleet = Fleet("world", "agent", 16, executor=executor, log=NoLog(), progress=None)
+    fleet = Fleet("world", "agent", 16, executor=executor, log=NoLog(), progress=None, deadline=9)
     fleet = replace(fleet, world=SimpleNamespace(engine="gymnasium-fast"))
     seeds = [[number] for number in range(lanes)]
     terms = Terms(40, 7, random_start=True)

@@ -1,14 +1,17 @@
 """Tasks that behave and tasks that do not; workers import them by name."""
 
+import importlib
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
-from stages.errors import StageError, UsageError
+from stages.errors import NumbersBad, StageError, UsageError
+from stages.execution.worker import sign_of_life
 
 
 def square(number):
@@ -103,3 +106,88 @@ def sleep_in_pieces(num_pieces):
     for _ in range(num_pieces):
         time.sleep(0.05)
     return num_pieces
+
+
+def beat_in_pieces(num_pieces):
+    """The same with a sign of life after every piece."""
+    for _ in range(num_pieces):
+        time.sleep(0.05)
+        sign_of_life()
+    return num_pieces
+
+
+def beat_then_hang(num_pieces):
+    beat_in_pieces(num_pieces)
+    time.sleep(600)
+
+
+def beat_then_stop_once(payload):
+    """(marker, seed): show life for half a second; the first try then stops like a frozen one."""
+    marker, seed = payload
+    beat_in_pieces(10)
+    try:
+        Path(marker).open("x").close()
+    except FileExistsError:
+        return noise(seed)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return None
+
+
+def beat_busily(payload):
+    """(seconds, marker): as many signs as the processor gives; the marker says when it is done."""
+    seconds, marker = payload
+    end = time.monotonic() + seconds
+    num_calls = 0
+    while time.monotonic() < end:
+        sign_of_life()
+        num_calls += 1
+    Path(marker).touch()
+    return num_calls
+
+
+def leave_a_child_behind(marker):
+    """Once: die at once while a child keeps this worker's end of the connection open."""
+    try:
+        Path(marker).open("x").close()
+    except FileExistsError:
+        return "second try"
+    if os.fork() == 0:
+        time.sleep(5)
+        os._exit(0)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None
+
+
+def raise_bad_numbers(what):
+    raise NumbersBad(what)
+
+
+def complain_and_raise(number):
+    print("the engine complains", file=sys.stderr)
+    return {}[number]
+
+
+def load(payload):
+    """(folder, names): import these modules from there."""
+    folder, names = payload
+    sys.path.insert(0, folder)
+    return [importlib.import_module(name).VALUE for name in names]
+
+
+def beat_in_a_thread(seconds):
+    """Stands still while another thread is busy."""
+    threading.Thread(target=beat_in_pieces, args=(int(seconds / 0.05),), daemon=True).start()
+    time.sleep(seconds)
+
+
+def crash_deep_down(depth):
+    """A segmentation fault under so many calls."""
+    if depth:
+        return crash_deep_down(depth - 1) + 1
+    print("last words", file=sys.stderr, flush=True)
+    return innermost_call()
+
+
+def innermost_call():
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return 0

@@ -11,6 +11,8 @@ from pathlib import Path
 import execution_tasks as tasks
 import numpy as np
 import pytest
+from command_line import wait_until
+from watching import Recording, children, is_alive
 
 from stages.errors import ExitCode, Interrupted, UsageError
 from stages.events import Noted, Silent
@@ -22,14 +24,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 
-class Recording(Silent):
-    def __init__(self):
-        self.events = []
-
-    def emit(self, event):
-        self.events.append(event)
-
-
 class StoppingAfter(Silent):
     def __init__(self, seconds):
         self.end = time.monotonic() + seconds
@@ -37,31 +31,6 @@ class StoppingAfter(Silent):
     def poll(self):
         if time.monotonic() > self.end:
             raise Interrupted("stopped")
-
-
-def children():
-    """Process ids of this process's children, from the kernel."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == os.getpid() and fields[0] != "Z":
-                found.append(int(path.parent.name))
-    return found
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.01)
 
 
 def noises(seeds, executor, **kwargs):
@@ -173,7 +142,7 @@ def test_the_log_tells_about_the_lost_task_alone():
 def test_a_task_that_always_hangs_ends_too():
     with LocalExecutor(1, num_retries=1) as executor:
         work = [Task("t", tasks.misbehave, ("stopped", 0))]
-        with pytest.raises(TaskAbandoned, match=r"did not finish within 0\.3 s"):
+        with pytest.raises(TaskAbandoned, match=r"gave no sign of life for 0\.3 s"):
             list(executor.run(work, deadline=0.3, monitor=Silent()))
         assert noises([4], executor).keys() == {4}  # the executor stays usable
 

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from stages.errors import UsageError
-from stages.training.seeding import PURPOSES, RANGE, episode_seeds, generator, torch_seed
+from stages.training.seeding import (
+    PURPOSES,
+    RANGE,
+    episode_seeds,
+    generator,
+    named_seeds,
+    torch_seed,
+)
 
 ROOTS = [0, 1, 2, 12345, 2**31 - 1, -3]
 
@@ -69,3 +76,18 @@ def test_only_evaluation_is_the_same_for_every_root_seed():
 def test_more_episodes_than_seeds():
     with pytest.raises(UsageError, match="rollout"):
         episode_seeds("rollout", 0, RANGE - 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [
+        ([7], "seed 7"),
+        ([7, 7, 7], "seed 7"),
+        ([12, 13], "seeds 12-13"),
+        (np.arange(27, 11, -1), "seeds 12-27"),
+        ([3, 9, 10, 11, 40], "seeds 3, 9-11, 40"),
+        (range(0, 40, 2), "seeds 0, 2, 4, 6, 8, 10, 12, 14, ..."),
+    ],
+)
+def test_seeds_are_named_in_runs(seeds, text):
+    assert named_seeds(seeds) == text
