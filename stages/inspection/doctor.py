@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stages.artifacts.versions import box2d_distributions, processor
-from stages.errors import ExitCode
+from stages.artifacts.workspace import Workspace
+from stages.errors import ExitCode, StageError
 from stages.events import Report, Table
 from stages.execution.cores import available_cores
-from stages.inspection.leftovers import leftovers
+from stages.inspection.leftovers import Leftover, advice, command, leftovers
 from stages.inspection.packages import Requirement, probe, requirements, supported_python
 from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE
 
@@ -53,6 +54,8 @@ def examine(root: Path) -> Report:
     The exit code is 6 when something is missing that the base needs.
     """
     tried = probe(MODULES.values())
+    workspace = Workspace(root.absolute())
+    left, unreadable = _left(workspace)
     findings = [
         _python(),
         *_packages(tried),
@@ -63,17 +66,57 @@ def examine(root: Path) -> Report:
         *_machine(root),
         *_tools(),
         *_threads(),
-        *(Finding("left by a crash", "warning", one.text, one.fix) for one in leftovers(root)),
+        *unreadable,
+        *_summary_of(workspace, left),
     ]
     lacking = [one.what for one in findings if one.needed and one.state == "missing"]
     rows = [(one.what, one.state, one.found, one.fix) for one in findings]
     note = f"The base lacks: {', '.join(lacking)}." if lacking else "Everything needed is there."
+    examination = Table("Examination", ("what", "state", "found", "fix"), rows)
     return Report(
         command="doctor",
-        tables=(Table("Examination", ("what", "state", "found", "fix"), rows),),
+        tables=(examination, _table_of(workspace, left)) if left else (examination,),
         notes=(note,),
         exit_code=ExitCode.ENVIRONMENT if lacking else ExitCode.DONE,
     )
+
+
+def _left(workspace: Workspace) -> tuple[list[Leftover], list[Finding]]:
+    """What a crash left in the workspace, if there is one; or why that cannot be seen."""
+    try:
+        return leftovers(workspace) if Workspace.exists(workspace.root) else [], []
+    except StageError as error:
+        found = f"{error.what} {error.why}".strip()
+        return [], [Finding("left by a crash", "warning", found, error.fix or None)]
+
+
+def _summary_of(workspace: Workspace, left: list[Leftover]) -> Iterator[Finding]:
+    if left:
+        things = "1 thing" if len(left) == 1 else f"{len(left)} things"
+        megabytes = sum(one.size.bytes for one in left) / 1e6
+        found = f"{things}, {megabytes:.1f} MB: see below"
+        removable = any(not one.kept for one in left)
+        fix = command(workspace, "clean") if removable else None
+        yield Finding("left by a crash", "warning", found, fix)
+
+
+def _table_of(workspace: Workspace, left: list[Leftover]) -> Table:
+    told = advice(workspace, left)
+    rows = [
+        (
+            one.name(workspace),
+            one.what,
+            one.size.files,
+            one.size.bytes,
+            one.age,
+            because,
+            fix or None,
+        )
+        for one in left
+        for because, fix in [told[one.path]]
+    ]
+    columns = ("leftover", "what", "files", "bytes", "age_seconds", "because", "fix")
+    return Table("Left by a crash", columns, rows)
 
 
 def _python() -> Finding:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stages import Stage
-from stages.artifacts.artifact import AGENTS, Artifact
+from stages.artifacts.artifact import Artifact
 from stages.artifacts.producing import Plan
+from stages.artifacts.summaries import AGENTS
 from stages.artifacts.workspace import Workspace
 from stages.errors import InputMissing, InputsMismatch, UsageError
 from stages.pipeline import Prepared, family_stages, parents_among, verb
@@ -36,7 +37,7 @@ def expectations(prepared: Prepared) -> Iterator[Expectation]:
         try:
             plan = verb(stage).plan(prepared.workspace, prepared.config(stage), job)
         except (InputsMismatch, InputMissing, UsageError) as error:
-            yield _unmet(stage, newest, visiting, error.what)
+            yield _unmet(stage, newest, visiting, f"{error.what} {error.why}".strip())
             stale = stage.name
             continue
         found = prepared.workspace.matching(stage.writes, plan.fingerprint)

@@ -1,67 +1,258 @@
-"""What a killed run left in a workspace: unfinished work and temporary files."""
+"""What a killed run left in a workspace: unfinished work, temporaries, locks. Only looked at."""
 
+import os
+import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 
 from stages import stage_writing
-from stages.artifacts.disk import TEMPORARY
-from stages.artifacts.partial import STARTS, recorded_in
-from stages.artifacts.workspace import KINDS, Workspace
-from stages.errors import StageError
+from stages.artifacts.artifact import Artifact, load_manifest
+from stages.artifacts.disk import TEMPORARY, explained, is_alive
+from stages.artifacts.lock import StageLock
+from stages.artifacts.manifest import is_payload_name
+from stages.artifacts.partial import PREFIX, STARTS, STATE, partial_path, recorded_in
+from stages.artifacts.workspace import KINDS, VIDEOS, Workspace
+from stages.errors import InputMissing, StageError
+from stages.events import Silent
+from stages.inspection.overview import look
+from stages.pipeline import Prepared, Request, verb
+
+UNFINISHED = "unfinished work"
+FINISHED = "finished work"
+HALF_REMOVED = "half-removed work"
+TEMPORARY_FILE = "temporary file"
+STALE_LOCK = "stale lock"
+HERE = ""  # the place of what lies in the workspace itself; other places are its folders
+
+_PARTIAL = re.compile(re.escape(PREFIX) + r"[0-9a-f]{16}")
+_ASIDE = re.compile(r"\.tmp-\d+-partial-[0-9a-f]{16}")
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a file or a folder takes; links are not followed."""
+
+    files: int  # that are work; logs and checkpoints among them
+    bytes: int  # everything
+    written: float  # when it changed last, in seconds of the clock
 
 
 @dataclass(frozen=True)
 class Leftover:
-    """One thing that a crash left, in words, and what to do about it."""
+    """One thing that a crash left."""
 
-    text: str
-    fix: str
+    what: str  # UNFINISHED, FINISHED, ...
+    path: Path
+    place: str  # the kind of artifact whose folder holds it, VIDEOS or HERE
+    size: Size
+    whose: str = ""  # of a lock: who died with it
+    kept: str = ""  # why it must not be removed; empty: it may
 
+    @property
+    def age(self) -> int:
+        """Seconds since it was written; 0 where the clock went back."""
+        return max(0, round(time.time() - self.size.written))
 
-def leftovers(root: Path) -> Iterator[Leftover]:
-    """Unfinished work that nobody goes on with, and temporary files; nothing is removed.
-
-    Locks are the kernel's and die with their process, so that none is ever left.
-    """
-    if not Workspace.exists(root):
-        return
-    workspace = Workspace(root.absolute())
-    for kind in KINDS:
-        if workspace.lock_holder(kind) is None:
-            for path in workspace.partials(kind):
-                yield _unfinished(path, kind)
-            yield from _temporaries(workspace.root / kind)
-    yield from _temporaries(workspace.root)
+    def name(self, workspace: Workspace) -> str:
+        """How people find it: its path inside the workspace."""
+        return str(self.path.relative_to(workspace.root))
 
 
-def _unfinished(path: Path, kind: str) -> Leftover:
-    files = [one for one in path.iterdir() if one.is_file()]
-    age = time.time() - max((one.stat().st_mtime for one in files), default=path.stat().st_mtime)
-    return Leftover(
-        f"{path}: {len(files)} files, {_megabytes(files)}, last written {_hours(age)} ago",
-        f"wm {stage_writing(kind).name}{_starts(path)}   (goes on; or: rm -r {path})",
+def leftovers(workspace: Workspace) -> list[Leftover]:
+    """What nobody works on any more, place by place. What a live run holds is its own."""
+    free = [place for place in (*KINDS, VIDEOS, HERE) if holder(workspace, place) is None]
+    return [one for place in free for one in left_in(workspace, place)]
+
+
+def left_in(workspace: Workspace, place: str) -> Iterator[Leftover]:
+    """What was left in one place; nobody may be working there, or the caller holds its lock."""
+    folder = workspace.root / place
+    lock = lock_of(workspace, place)
+    with explained("look into", folder):
+        link = _link(folder if place != HERE else None, lock.path if lock is not None else None)
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = [one for entry in entries for one in _judged(entry, place)]
+    yield from (replace(one, kept=one.kept or link) for one in found)
+    whose = lock.stale() if lock is not None else None
+    if lock is not None and whose is not None:
+        yield from _leftover(STALE_LOCK, lock.path, place, whose=whose, kept=link)
+
+
+def _link(*paths: Path | None) -> str:
+    """Why a place is left alone that one of these leads out of; empty when none does."""
+    links = [path.name for path in paths if path is not None and path.is_symlink()]
+    return f"{links[0]} is a symbolic link: what lies behind it is left alone." if links else ""
+
+
+def lock_of(workspace: Workspace, place: str) -> StageLock | None:
+    """The lock under which this place is written; None where there is none."""
+    if place == VIDEOS:
+        return None
+    return workspace.settings_lock if place == HERE else workspace.lock(place)
+
+
+def holder(workspace: Workspace, place: str) -> str | None:
+    """Who works in this place, in words; None when nobody does."""
+    lock = lock_of(workspace, place)
+    return lock.holder() if lock is not None else None
+
+
+def aside(path: Path) -> Path:
+    """The name under which unfinished work is removed, so that none of it is gone on with."""
+    return path.with_name(f".tmp-{os.getpid()}-{path.name.lstrip('.')}")
+
+
+def advice(workspace: Workspace, found: Sequence[Leftover]) -> dict[Path, tuple[str, str]]:
+    """For each leftover what to know about it, and the command for it, ready to be pasted."""
+    prepared = _prepared(workspace)
+    return {one.path: _advice(workspace, prepared, one) for one in found}
+
+
+def command(workspace: Workspace, *words: str) -> str:
+    """A command on this workspace that works when it is pasted."""
+    verb_name, *rest = words
+    return " ".join(["wm", verb_name, "-w", quote(str(workspace.root)), *map(quote, rest)])
+
+
+def measured(path: Path) -> Size | None:
+    """The size of a file, or of a folder with all that it holds; None when it is gone meanwhile."""
+    try:
+        with explained("read", path):
+            status = path.lstat()
+            if not _is_folder(path):
+                return Size(1, status.st_size, status.st_mtime)
+            entries = sorted(path.iterdir())
+    except StageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    inside = [size for entry in entries if (size := measured(entry)) is not None]
+    return Size(
+        files=sum(is_payload_name(entry.name) and entry.name != STATE for entry in entries),
+        bytes=sum(size.bytes for size in inside),
+        written=max([status.st_mtime, *(size.written for size in inside)]),
     )
 
 
-def _starts(path: Path) -> str:
+def _judged(path: Path, place: str) -> Iterator[Leftover]:
+    """What an entry of a place is, if it is a leftover: one of our own names and nothing else."""
+    if place in KINDS and _PARTIAL.fullmatch(path.name):
+        yield from _partial(path, place)
+    elif place in KINDS and _ASIDE.fullmatch(path.name):
+        if _is_folder(path) and _is_orphan(path):
+            yield from _leftover(HALF_REMOVED, path, place)
+    else:
+        yield from _temporary(path, place)
+
+
+def _partial(path: Path, place: str) -> Iterator[Leftover]:
+    """Unfinished work; a commit that was cut just before its end is as good as an artifact."""
+    if path.is_symlink():
+        yield from _leftover(UNFINISHED, path, place, kept=_link(path))
+    elif _is_folder(path) and not _is_whole(path, place):
+        yield from _leftover(UNFINISHED, path, place)
+    elif _is_folder(path):
+        told = "It is finished work that lacks only its number."
+        yield from _leftover(FINISHED, path, place, kept=told)
+        for entry in sorted(path.iterdir()):
+            yield from _temporary(entry, place)
+
+
+def _temporary(path: Path, place: str) -> Iterator[Leftover]:
+    if _is_orphan(path) and path.is_file() and not path.is_symlink():
+        yield from _leftover(TEMPORARY_FILE, path, place)
+
+
+def _leftover(
+    what: str, path: Path, place: str, *, whose: str = "", kept: str = ""
+) -> Iterator[Leftover]:
+    """A leftover with its size; none when it is gone meanwhile."""
+    if size := measured(path):
+        yield Leftover(what, path, place, size=size, whose=whose, kept=kept)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_orphan(path: Path) -> bool:
+    """Whether this is a temporary whose writer is gone; one with our own number is not ours."""
+    match = TEMPORARY.fullmatch(path.name)
+    if match is None:
+        return False
+    writer = int(match[1])
+    return writer == os.getpid() or not is_alive(writer)
+
+
+def _is_whole(path: Path, kind: str) -> bool:
+    """Whether a partial holds a manifest and all that it promises. Reads every byte."""
     try:
-        return "".join(f" --from {name}" for name in recorded_in(path).get(STARTS, ()))
-    except StageError:  # a damaged state is for the command that goes on to tell
+        manifest = load_manifest(path, path.name)
+        return not Artifact(kind=kind, number=0, path=path, manifest=manifest).verify()
+    except StageError:
+        return False
+
+
+def _advice(workspace: Workspace, prepared: Prepared | None, one: Leftover) -> tuple[str, str]:
+    clean = command(workspace, "clean")
+    simple = {
+        STALE_LOCK: f"Left by {one.whose}, which was killed; it blocks nobody.",
+        TEMPORARY_FILE: "Its writer is gone.",
+        HALF_REMOVED: "A `wm clean` was killed here.",
+    }
+    if one.what in simple:
+        return one.kept or simple[one.what], "" if one.kept else clean
+    resuming = _resuming(workspace, prepared, one)
+    if one.what == FINISHED:
+        done = "the same command gives it one" if resuming else "the command that began it does"
+        return f"It is finished and lacks only its number: {done}.", resuming
+    if one.kept:
+        return one.kept, ""
+    if resuming:
+        return "The same command goes on with it.", resuming
+    if prepared is None:
+        return "The workspace's settings cannot be read: who goes on with it is not known.", ""
+    return "It was begun with other settings or inputs than a command has here now.", clean
+
+
+def _prepared(workspace: Workspace) -> Prepared | None:
+    """The workspace with its settings; None where they cannot be read."""
+    try:
+        return look(workspace.root, Request(), progress=Silent())
+    except StageError:
+        return None
+
+
+def _resuming(workspace: Workspace, prepared: Prepared | None, one: Leftover) -> str:
+    """The command that goes on with this work; empty where the workspace's settings call for none.
+
+    Work that began with options of its own is found again by the same options only.
+    """
+    stage = stage_writing(one.place)
+    if prepared is None or stage.section not in prepared.settings.sections:
         return ""
+    try:
+        starts = _starts(one.path)
+        job = replace(prepared.job, parents=starts)
+        plan = verb(stage).plan(prepared.workspace, prepared.config(stage), job)
+    except StageError:  # the stage has no inputs, or is told what is wrong when it runs
+        return ""
+    if partial_path(one.path.parent, plan.fingerprint) != one.path:
+        return ""
+    named = [word for name in starts for word in ("--from", name)]
+    return command(workspace, stage.name, *named)
 
 
-def _temporaries(folder: Path) -> Iterator[Leftover]:
-    files = [path for path in folder.glob(".tmp-*") if TEMPORARY.fullmatch(path.name)]
-    if files:
-        shown = f"{len(files)} temporary files in {folder}, {_megabytes(files)}"
-        yield Leftover(shown, f"rm {folder}/.tmp-*   (while no command runs)")
-
-
-def _megabytes(files: list[Path]) -> str:
-    return f"{sum(path.stat().st_size for path in files) / 1e6:.1f} MB"
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+def _starts(path: Path) -> tuple[str, ...]:
+    """The `--from` that the work began with."""
+    try:
+        told: Mapping[str, object] = recorded_in(path)
+    except (TypeError, ValueError):  # a state that is no table
+        return ()
+    starts = told.get(STARTS, ())
+    if not isinstance(starts, list | tuple) or not all(isinstance(name, str) for name in starts):
+        raise InputMissing(f"{path / STATE} does not tell what the work started from.")
+    return tuple(starts)

@@ -7,6 +7,8 @@ from pathlib import Path
 from stages import Stage, stage_named
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.disk import explained
+from stages.artifacts.manifest import is_payload_name
+from stages.artifacts.partial import STATE
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table
@@ -134,9 +136,11 @@ def _condition(workspace: Workspace, expected: Expectation) -> Condition:
 
 
 def _unfinished(partials: Sequence[Path]) -> str:
-    files = [path for partial in partials for path in partial.iterdir() if path.is_file()]
+    folders = [path for path in partials if path.is_dir()]
+    files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+    num_files = sum(is_payload_name(path.name) and path.name != STATE for path in files)
     kilobytes = sum(path.stat().st_size for path in files) // 1000
-    return f"{len(files)} files ({kilobytes} kB) of unfinished work; the same command goes on"
+    return f"{num_files} files ({kilobytes} kB) of unfinished work; the same command goes on"
 
 
 def _size_fault(artifact: Artifact) -> str | None:
