@@ -1,10 +1,13 @@
-# `make` prints the targets. PRESET, RECIPE, WORKERS, SEED, WORKSPACE and PYTHON can be set.
+# `make` prints the targets. PRESET, RECIPE, WORKERS, SEED, WORKSPACE and PYTHON can be set; for torture
+# also SLICE and MINUTES.
 PYTHON    ?= python3
 RECIPE    ?= carracing
 PRESET    ?= quick
 WORKSPACE ?= data/workspaces/$(RECIPE)-$(PRESET)
 WORKERS   ?=
 SEED      ?=
+SLICE     ?=
+MINUTES   ?=
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -17,7 +20,7 @@ export PIP_CONSTRAINT := constraints.txt
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help all test setup setup-dev rollout train-vision train-vae sample-latents train-memory \
-	train-control evaluate status verify doctor bench lint types contracts quicktest format
+	train-control evaluate status verify doctor bench lint types contracts quicktest format torture soak
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +68,12 @@ types: $(VENV)/.ready-dev ## mypy, strict, on wm_cli and stages
 
 contracts: $(VENV)/.ready-dev ## the directions in which rooms may import
 	$(BIN)/lint-imports
+
+torture: $(VENV)/.ready-dev ## an hour of faults: SLICE=kills|selfkills|calls|disk|stops|bits MINUTES=20 SEED=1
+	cd tests && ../$(BIN)/python -m torture $(SLICE) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
+
+soak: $(VENV)/.ready-dev ## 20 minutes of rollout with 4 workers: is memory flat? (MINUTES=20)
+	cd tests && ../$(BIN)/python -m torture soak $(if $(MINUTES),--minutes $(MINUTES))
 
 quicktest: $(VENV)/.ready-dev ## the tests without whole pipelines
 	$(BIN)/python -m pytest -m "not pipeline"

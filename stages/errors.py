@@ -1,5 +1,7 @@
 """Errors that a user is meant to read, and the one table of exit codes."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import ClassVar
 
@@ -17,7 +19,7 @@ class ExitCode(IntEnum):
     BUSY = 7  # another run holds this stage
     NUMBERS = 8  # NaN or infinity where a number must be
     INTERRUPTED = 130  # SIGINT; the same command resumes
-    TERMINATED = 143  # SIGTERM; the same command resumes
+    TERMINATED = 143  # SIGTERM or SIGHUP; the same command resumes
 
 
 class StageError(Exception):
@@ -80,9 +82,24 @@ class StageBusy(StageError):
 
 
 class NumbersBad(StageError):
-    """NaN or infinity in a loss, a fitness, a reward or a latent."""
+    """NaN or infinity in a loss, a fitness, a reward, an observation or a latent."""
 
     exit_code = ExitCode.NUMBERS
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "", lane: int | None = None) -> None:
+        """`lane` is the episode of a batch that it was found in, for who knows that one's seed."""
+        super().__init__(what, why=why, fix=fix)
+        self.lane = lane
+
+
+@contextmanager
+def keeping(kept: Callable[[], str]) -> Iterator[None]:
+    """Let bad numbers that pass say which good state is kept."""
+    try:
+        yield
+    except NumbersBad as error:
+        why = " ".join(filter(None, (error.why, kept())))
+        raise NumbersBad(error.what, why=why, fix=error.fix) from error
 
 
 class Interrupted(StageError):
@@ -92,6 +109,13 @@ class Interrupted(StageError):
 
 
 class Terminated(Interrupted):
-    """The process was asked to end (SIGTERM); progress is saved."""
+    """The process was asked to end (SIGTERM, SIGHUP); progress is saved."""
 
     exit_code = ExitCode.TERMINATED
+
+
+class StopNow(KeyboardInterrupt):
+    """A stop was asked for and no safe point came: raised wherever the work stands.
+
+    No StageError, so that nobody takes it for a fault of the file or the task at hand.
+    """

@@ -51,6 +51,20 @@ class Silent:
         """Never stop."""
 
 
+class OnceEach:
+    """Warnings of one stage: what is looked at again and again is told of once."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._said: set[str] = set()
+
+    def say(self, about: str, text: str) -> None:
+        """Show this warning, unless there was one about the same thing."""
+        if about not in self._said:
+            self._said.add(about)
+            self._monitor.emit(Noted(text, warning=True))
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows to show; every row has as many cells as there are columns."""

@@ -104,6 +104,7 @@ def _certificate(
                 "control": summary["shape"],
             },
             "pilot": summary["pilot"],
+            "actions": summary.get("actions"),
             "weights": {**dict.fromkeys(summaries, "float16"), "control": "float32"},
             "parameters": summary["parameters"]
             + sum(each["parameters"] for each in summaries.values()),

@@ -6,20 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from stages import stage_named
 from stages.artifacts.artifact import Artifact
-from stages.artifacts.partial import Partial
-from stages.artifacts.producing import (
-    Outcome,
-    Plan,
+from stages.artifacts.fitting import (
     check_grown,
+    check_one_parent,
+    check_same_actions,
     check_world,
-    choose_parents,
-    produce,
+    parent_of,
     start_of,
 )
+from stages.artifacts.partial import Partial
+from stages.artifacts.producing import Outcome, Plan, choose_parents, produce
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, setting
-from stages.errors import InputsMismatch
-from stages.events import Monitor, Noted, Report
+from stages.events import Monitor, Noted, OnceEach, Report
 from stages.families import WEIGHTS, build_memory, start_from
 from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from stages.artifacts.latents import LatentSet
     from stages.memory.losses import Sequences
     from stages.memory.mdn_rnn import MDNRNN
+    from stages.memory.watch import Watch
     from stages.training.parts import Part
     from stages.training.sequences import SequenceBatch
     from stages.training.session import Session
@@ -71,14 +71,8 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     latents = chosen["latents"]
     for artifact in (*latents, *chosen[STAGE.writes]):
         check_world(asdict(job.world), artifact)
-    visions = {_vision_of(workspace, artifact).manifest.payload_digest for artifact in latents}
-    if len(visions) > 1:
-        names = ", ".join(artifact.id for artifact in latents)
-        raise InputsMismatch(
-            f"{names} were made by different vision models.",
-            fix="Encode all rollouts with one vision: wm sample-latents --from vision/... "
-            "--from rollouts/...",
-        )
+    check_one_parent(latents, "vision")
+    check_same_actions(latents)
     resolved = {
         "world": dict(latents[0].manifest.config["world"]),
         "memory": asdict(config),
@@ -88,6 +82,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     parents = [*latents, vision]
     if chosen[STAGE.writes]:
         start = start_of(chosen, STAGE, shape=_shape(config, latents[0]))
+        check_same_actions([latents[0], start])
         check_grown(workspace, start, vision)
         parents.append(start)
     return Plan(STAGE, ALGORITHM, job.family, resolved, tuple(parents))
@@ -104,8 +99,7 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
 
 
 def _vision_of(workspace: Workspace, latents: Artifact) -> Artifact:
-    reference = next(parent for parent in latents.manifest.parents if parent.kind == "vision")
-    return workspace.resolve(reference)
+    return workspace.resolve(parent_of(latents, "vision"))
 
 
 def _shape(config: Config, latents: Artifact) -> dict[str, Any]:
@@ -128,6 +122,7 @@ def _train(
     from stages.artifacts.weights import pack_tensors
     from stages.training.batches import split_episodes
     from stages.training.loop import Plan as Training
+    from stages.training.loop import check_errors
     from stages.training.sequences import SequenceBatches
     from stages.training.session import METRICS, Session
 
@@ -152,10 +147,12 @@ def _train(
         clip=config.clip,
         log_every=config.log_every,
     )
-    loss = _loss(model, batches.batch, session, config, job.seed)
+    watch = _watch(episodes, config, progress)
+    loss = _loss(model, batches.batch, session, config, job.seed, watch)
     state = session.fit(model, loss, training, prefix="memory")
     model.eval()
     errors = _errors(model, episodes, train, held_out, session, config, job.seed)
+    check_errors(errors, section="memory", step=config.steps)
     session.log_held_out(config.steps, "memory", errors)
     if config.steps and errors["nll"] > errors["baseline_unit_gaussian"]:
         progress.emit(
@@ -170,11 +167,33 @@ def _train(
             "train_episodes": len(train),
             "held_out_episodes": len(held_out),
             "train_steps_of_data": batches.num_steps,
+            "actions": latents[0].manifest.summary["actions"],
             **errors,
         },
         device=str(session.device),
         threads=session.threads,
     )
+
+
+def _watch(episodes: "LatentSet", config: Config, progress: Monitor) -> "Watch":
+    """What looks at M while it is trained; at what it is to learn it has looked already."""
+    from stages.memory.watch import Watch
+
+    watch = Watch(OnceEach(progress))
+    for head, name, column in (
+        (config.reward_head, "rewards", "rewards"),
+        (config.end_head, "ends", "terminations"),
+    ):
+        if head:
+            watch.look_at_targets(name, _columns(episodes, column))
+    return watch
+
+
+def _columns(episodes: "LatentSet", name: str) -> "Iterator[NDArray[Any]]":
+    """A per-step column of every file, one after the other."""
+    for shard in episodes.shards:
+        yield shard.column(name)
+        shard.close()
 
 
 def _loss(
@@ -183,9 +202,11 @@ def _loss(
     session: "Session",
     config: Config,
     seed: int,
+    watch: "Watch",
 ) -> "Callable[[int], list[Part]]":
     """The loss of a training step: a function of the step and the model alone."""
     from stages.memory.losses import draw_sequences, training_loss
+    from stages.memory.watch import FEW
     from stages.training.parts import Part, cut_rows
 
     dtype = training_dtype(config.precision)
@@ -200,6 +221,9 @@ def _loss(
     def loss(step: int) -> list[Part]:
         whole = batch(step)
         noise = whole.noise(seed=seed, step=step)
+        if watch.due(step):
+            some = draw_sequences(whole.rows(FEW), noise[FEW], device=session.device)
+            watch.look(model, some, step)
         cut = cut_rows(len(noise), num_threads=session.threads, device=session.device)
         found = [(whole.rows(rows), noise[rows]) for rows in cut]
         num_steps = max(1, int(whole.mask.sum()))  # that count: a short episode weighs less

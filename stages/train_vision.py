@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from stages import stage_named
 from stages.artifacts.artifact import Artifact
+from stages.artifacts.fitting import WORLD_FIELDS, check_world, start_of
 from stages.artifacts.partial import Partial
-from stages.artifacts.producing import (
-    WORLD_FIELDS,
-    Outcome,
-    Plan,
-    check_world,
-    choose_parents,
-    produce,
-    start_of,
-)
+from stages.artifacts.producing import Outcome, Plan, choose_parents, produce
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Frames, Job, setting
-from stages.events import Monitor, Noted, Report
+from stages.events import Monitor, Noted, OnceEach, Report
 from stages.families import WEIGHTS, build_vision, start_from
 from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
@@ -29,6 +22,7 @@ if TYPE_CHECKING:
     from stages.training.parts import Part
     from stages.training.session import Session
     from stages.vision.vae import VAE
+    from stages.vision.watch import Watch
 
 STAGE = stage_named("train-vision")
 ALGORITHM = 4
@@ -91,7 +85,9 @@ def _train(
     from stages.artifacts.weights import pack_tensors
     from stages.training.batches import FrameBatches, split_episodes
     from stages.training.loop import Plan as Training
+    from stages.training.loop import check_errors
     from stages.training.session import METRICS, Session
+    from stages.vision.watch import Watch
 
     session = Session(partial, job.resources, progress=progress)
     rollouts = [parent for parent in parents if parent.kind == "rollouts"]
@@ -108,10 +104,13 @@ def _train(
         learning_rate=config.learning_rate,
         log_every=config.log_every,
     )
-    loss = _loss(model, batches.batch, session, config, job.seed)
+    watch = Watch(OnceEach(progress))
+    loss = _loss(model, batches.batch, session, config, job.seed, watch)
     state = session.fit(model, loss, training, prefix="vision")
+    watch.conclude()
     model.eval()
     errors = _errors(model, episodes, train, held_out, config)
+    check_errors(errors, section="vision", step=config.steps)
     session.log_held_out(config.steps, "vision", errors)
     if errors["reconstruction"] > errors["baseline_mean_image"]:
         progress.emit(Noted("V sees no better than the mean image: train longer.", warning=True))
@@ -140,6 +139,7 @@ def _loss(
     session: "Session",
     config: Config,
     seed: int,
+    watch: "Watch",
 ) -> "Callable[[int], list[Part]]":
     """The loss of a training step: a function of the step and the model alone."""
     import torch
@@ -154,12 +154,17 @@ def _loss(
     def part(recorded: Frames, noise: torch.Tensor, weight: float) -> Part:
         def compute() -> dict[str, torch.Tensor]:
             frames = to_float(recorded, session.device)
-            return vae_loss(model(frames, noise, dtype=dtype), frames, kl_floor=config.kl_floor)
+            made = model(frames, noise, dtype=dtype)
+            found = vae_loss(made, frames, kl_floor=config.kl_floor)
+            watch.see(made.mu, found["reconstruction"])
+            return found
 
         return Part(weight, compute)
 
     def loss(step: int) -> list[Part]:
+        watch.conclude()  # the step before
         frames = batch(step)
+        watch.begin(step, frames)
         random = torch_generator(seed, "vision-noise", step, device=session.device)
         noise = torch.randn(len(frames), model.latent_size, generator=random, device=session.device)
         cut = cut_rows(len(frames), num_threads=session.threads, device=session.device)

@@ -1,5 +1,6 @@
 """Drives `wm` as a user does, in a process of its own, and looks at what it leaves on disk."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,14 +142,20 @@ def snapshot(workspace: Path) -> dict[str, tuple[int, int]]:
     } | {str(path.relative_to(workspace)): (0, 0) for path in workspace.rglob("*") if path.is_dir()}
 
 
-def copied(workspace: Path, target: Path, *, before: str | None = None) -> Path:
+def copied(
+    workspace: Path,
+    target: Path,
+    *,
+    before: str | None = None,
+    copy: Callable[[str, str], object] = shutil.copy2,
+) -> Path:
     """A copy that may be written: of everything, or of the stages before the kind `before`."""
     kinds = KINDS if before is None else KINDS[: KINDS.index(before)]
     target.mkdir(parents=True)
     shutil.copy2(workspace / "workspace.json", target)
     for kind in kinds:
         if (workspace / kind).exists():
-            shutil.copytree(workspace / kind, target / kind)
+            shutil.copytree(workspace / kind, target / kind, copy_function=copy)
     return target
 
 
@@ -195,3 +202,58 @@ def clear_session(process: subprocess.Popen[str]) -> None:
     for pid in session_members(process.pid):
         os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+# ------------------------------------------- started by other programs, which may die before `wm`
+
+MARK = "WM_TEST_MARK"
+
+
+def start_marked(*words: object, mark: str, log: Path, **extra: str) -> subprocess.Popen[str]:
+    """Start any program in a session of its own; whatever it starts in turn carries the mark."""
+    with log.open("w") as stream, default_signals():
+        return subprocess.Popen(
+            [str(word) for word in words],
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=environment(**{MARK: mark}, **extra),
+            text=True,
+            start_new_session=True,
+        )
+
+
+@contextlib.contextmanager
+def default_signals() -> Iterator[None]:
+    """Let children begin as in a terminal, also where the tests run under nohup or with `&`."""
+    ignored = [n for n in (signal.SIGHUP, signal.SIGINT) if signal.getsignal(n) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def marked(mark: str) -> dict[int, str]:
+    """Processes that carry the mark, wherever they ended up: id -> command line."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            carries = f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it ended meanwhile, or is somebody else's
+            continue
+        if carries and state not in "ZX":
+            found[int(folder.name)] = words
+    return found
+
+
+def clear_marked(mark: str) -> None:
+    """End what a failed test would leave."""
+    for pid in marked(mark):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

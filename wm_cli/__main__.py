@@ -1,37 +1,66 @@
 """Where `wm` and `python -m wm_cli` begin and end."""
 
-import contextlib
-import io
 import os
 import signal
 import sys
 from types import FrameType, TracebackType
 from typing import NoReturn
 
+from wm_cli.streams import lost_output, outlast_readers, say_now
+
 STOPPED = "Stopped. Nothing that was finished is lost: the same command goes on from there."
+INTERRUPTED, TERMINATED = 130, 143  # exit codes, as in stages.errors
+STOPPED_BY: list[int] = []  # signals that stop_at_once has handled
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
     """Run the command line in `sys.argv` and leave with its exit code."""
-    _open_closed_streams()
+    outlast_readers()
     try:
-        signal.signal(signal.SIGINT, stop_at_once)
+        for number in obeyed():
+            signal.signal(number, stop_at_once)
         from wm_cli.app import run
 
         sys.excepthook = _report_defect
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # before a command had begun, e.g. during imports
-        code = 130
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.flush()
-    sys.exit(code)
+        code = INTERRUPTED
+    if code == INTERRUPTED and STOPPED_BY and STOPPED_BY[-1] != signal.SIGINT:
+        code = TERMINATED  # typer answers every KeyboardInterrupt with 130
+    _leave(code)
 
 
-def stop_at_once(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Handle a signal by ending whatever runs; stderr is passed by, as it may be in use."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"\n{STOPPED}\n".encode())
+def obeyed() -> list[signal.Signals]:
+    """The signals that stop a command: SIGHUP unless it was ignored from the start (nohup)."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOPPING if number != signal.SIGHUP or not ignored]
+
+
+def stop_at_once(number: int, _frame: FrameType | None) -> NoReturn:
+    """Handle a signal by ending whatever runs; stderr's buffer is passed by: it may be in use."""
+    STOPPED_BY.append(number)
+    say_now(f"\n{STOPPED}\n")
     raise KeyboardInterrupt
+
+
+def _leave(code: int) -> NoReturn:
+    for number in obeyed():
+        signal.signal(number, signal.SIG_DFL)
+    lost = lost_output()
+    if lost is not None and code == 0:
+        from stages.errors import EnvironmentLacks
+        from wm_cli.render import show_error
+
+        what = "Not all of the output could be written."
+        kept = "What the command has made is kept: `wm status` shows it."
+        error = EnvironmentLacks(what, why=f"{lost.strerror}.", fix=kept)
+        show_error("", error)
+        code = error.exit_code
+    sys.stderr.flush()
+    if code in (INTERRUPTED, TERMINATED):
+        os._exit(code)  # threads may still compute a step that nobody waits for
+    sys.exit(code)
 
 
 def _report_defect(
@@ -44,23 +73,6 @@ def _report_defect(
     from wm_cli.render import show_defect
 
     show_defect(error)
-
-
-def _open_closed_streams() -> None:
-    """Give closed standard streams to the null device.
-
-    Otherwise the first file that is opened takes their number, and receives what is printed.
-    """
-    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
-        if getattr(sys, name) is None:
-            handle = os.open(os.devnull, os.O_RDWR)
-            if handle != number:
-                os.dup2(handle, number)
-                os.close(handle)
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
-    for stream in (sys.stdout, sys.stderr):  # a path that the terminal cannot spell ends nothing
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

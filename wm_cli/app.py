@@ -29,8 +29,10 @@ from wm_cli.options import (
     StageOptions,
     TargetArgument,
     WhatArgument,
+    YesOption,
     taking,
 )
+from wm_cli.question import may_remove
 from wm_cli.render import show_error
 from wm_cli.session import carry_out
 
@@ -178,6 +180,25 @@ def export(
         return export_agent(workspace, target, source=source, force=force, progress=monitor)
 
     carry_out("export", options, work)
+
+
+@app.command("clean", epilog="Example: wm clean -w runs/first --yes", rich_help_panel=WHOLE)
+@taking(PlaceOptions)
+def clean(options: PlaceOptions, yes: YesOption = False) -> None:
+    """Remove what a crash left: unfinished work, temporary files, stale locks. Asks first."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.artifacts.workspace import Workspace
+        from stages.clean import clean, untouched
+        from stages.inspection.leftovers import leftovers
+
+        workspace = Workspace.open(options.workspace)
+        found = leftovers(workspace)
+        if yes or may_remove(workspace, found, monitor):
+            return clean(workspace, found, progress=monitor)
+        return untouched(workspace)
+
+    carry_out("clean", options, work)
 
 
 @app.command("status", epilog="Example: wm status --json", rich_help_panel=INSPECT)

@@ -17,21 +17,24 @@ from rich.text import Text
 
 from stages.errors import ExitCode, Interrupted, StageError
 from stages.events import Report, Scalar, Table
-from wm_cli.wording import cell, is_bytes, printable
+from wm_cli.wording import cell, is_bytes, is_seconds, printable
 
 BELOW = ("because", "fix", "used")  # columns of sentences and commands, shown below their table
 STATE_STYLES = {  # cells of columns named "state"
     "fresh": "green",
     "ok": "green",
     "made": "green",
+    "removed": "green",
     "up to date": "green",
     "stale": "yellow",
     "partial": "yellow",
+    "kept": "yellow",
     "running": "cyan",
     "warning": "yellow",
     "missing": "yellow",
     "waiting": "dim",
     "damaged": "red",
+    "failed": "red",
 }
 
 
@@ -96,6 +99,11 @@ def show_report(report: Report, *, as_json: bool) -> None:
             _print_table(screen, table)
     for note in report.notes:
         screen.print(Text(printable(note)))
+
+
+def show_proposal(table: Table) -> None:
+    """Write a table to stderr, above the question about it."""
+    _print_table(console(stderr=True), table)
 
 
 def json_text(report: Report) -> str:
@@ -242,6 +250,8 @@ def _styled(value: Scalar, column: str) -> Text:
 def _heading(column: str) -> str:
     if is_bytes(column):
         column = f"{column[: -len('bytes')]}size"
+    if is_seconds(column):
+        column = column.removesuffix("_seconds")
     return printable(column.replace("_", " "))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import typer
 
-from stages.errors import StageError
+from stages.errors import StageError, StopNow
 from stages.events import Monitor, Report
 from wm_cli.options import OutputOptions
 from wm_cli.progress import ScreenMonitor
@@ -19,17 +19,25 @@ def carry_out(command: str, options: OutputOptions, work: Work) -> None:
     """Do a command's work, show its report, and leave with its exit code."""
     with Stopper() as stopper:
         try:
-            report = _monitored(command, work, stopper)
-            show_report(report, as_json=options.as_json)
-            code = report.exit_code
-        except StageError as error:
-            if options.debug:
-                traceback.print_exc()
-            show_error(command, error)
-            code = error.exit_code
+            code = _carried_out(command, options, work, stopper)
         except KeyboardInterrupt:  # the handler has said so
             code = stopper.exit_code
     raise typer.Exit(code)
+
+
+def _carried_out(command: str, options: OutputOptions, work: Work, stopper: Stopper) -> int:
+    try:
+        report = _monitored(command, work, stopper)
+        show_report(report, as_json=options.as_json)
+        return report.exit_code
+    except StageError as error:
+        if options.debug:
+            traceback.print_exc()
+        show_error(command, error)
+        return error.exit_code
+    except StopNow:
+        show_error(command, stopper.reason)
+        return stopper.exit_code
 
 
 def _monitored(command: str, work: Work, stopper: Stopper) -> Report:

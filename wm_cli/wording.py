@@ -35,20 +35,31 @@ def printable(text: str) -> str:
 
 
 def cell(value: Scalar, *, column: str = "") -> str:
-    """A value of a table or a summary; a column named bytes holds sizes."""
+    """A value of a table or a summary; columns named bytes and ..._seconds hold such."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | float) and is_bytes(column):
+    if isinstance(value, int | float):
+        return _number(value, column)
+    return printable(value)
+
+
+def _number(value: float, column: str) -> str:
+    if is_bytes(column):
         return size(value)
+    if is_seconds(column):
+        return duration(value)
     if isinstance(value, int):
         return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else str(value)
-    return printable(value)
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
 
 
 def is_bytes(column: str) -> bool:
     """Whether a column or a summary's key counts bytes."""
     return column == "bytes" or column.endswith("_bytes")
+
+
+def is_seconds(column: str) -> bool:
+    """Whether a column or a summary's key counts seconds."""
+    return column.endswith("_seconds")

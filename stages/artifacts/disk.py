@@ -31,6 +31,7 @@ _REASONS = {
     errno.EPERM: ("permission denied", "Choose a folder that you may write with --workspace."),
     errno.EROFS: ("the file system is read-only", "Choose another folder with --workspace."),
     errno.ENAMETOOLONG: ("the path is too long", "Choose a shorter folder with --workspace."),
+    errno.ELOOP: ("it is a symbolic link, or lies behind too many", "Put the folder itself there."),
     errno.EIO: ("the device reported an input/output error", f"Check the disk, {_RESUMES}"),
 }
 
@@ -46,8 +47,8 @@ class SystemCalls:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
     def open_end(self, path: Path) -> int:
-        """Open a file for appending, made when missing."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        """Open a file for appending, made when missing; what a link points at is not touched."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
 
     def open_folder(self, path: Path) -> int:
         """Open a folder, to flush it."""

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,7 +70,7 @@ class StageLock:
         if self.held:
             return _in_words(self._note)
         try:
-            handle = os.open(self.path, os.O_RDONLY)
+            handle = _opened(self.path, os.O_RDONLY)
         except OSError:  # never locked, or not ours to see
             return None
         try:
@@ -82,7 +83,7 @@ class StageLock:
         if self.held:
             return None
         try:
-            handle = os.open(self.path, os.O_RDONLY)
+            handle = _opened(self.path, os.O_RDONLY)
         except OSError:
             return None
         try:
@@ -100,7 +101,7 @@ class StageLock:
     def _take(self) -> int:
         make_folder(self.path.parent)
         with explained("lock", self.path):
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = _opened(self.path, os.O_RDWR | os.O_CREAT)
         try:
             if not self._wait(handle):
                 raise self._busy(_read_note(handle))
@@ -127,6 +128,15 @@ class StageLock:
             why="One run at a time writes the artifacts of a stage.",
             fix="Wait for it, end it, or choose another --workspace.",
         )
+
+
+def _opened(path: Path, flags: int) -> int:
+    """A plain file of this name: what a link points at is not touched, a pipe is not waited for."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "It is not a plain file", str(path))
+    return handle
 
 
 def _locked(handle: int, mode: int) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from stages.artifacts.artifact import Artifact, artifact_id, next_number
@@ -75,6 +76,12 @@ class Partial:
 
     def open(self) -> "Partial":
         """Make the folder where it is missing and clear what dead writers left."""
+        if self.path.is_symlink():  # what a commit drops would be dropped behind it
+            raise ArtifactDamaged(
+                f"{self.path} is a symbolic link.",
+                why="Unfinished work lies in a folder of the workspace itself.",
+                fix=f"Remove the link: rm {quote(str(self.path))}",
+            )
         make_folder(self.path)
         remove_stale_temporaries(self.path)
         if not (self.path / TOLD).exists():

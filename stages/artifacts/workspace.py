@@ -55,6 +55,7 @@ _SETTINGS = {
     "precision": optional(TEXT),
 }
 _SETTLING_SECONDS = 20.0  # that another first command gets to choose and store its settings
+_PARTIAL = re.compile(re.escape(PREFIX) + "[0-9a-f]{16}")
 _ID = re.compile(r"([^/\s]+)/0*(\d{1,9})")
 
 
@@ -218,7 +219,8 @@ class Workspace:
 
     def partials(self, kind: str) -> list[Path]:
         """Folders of unfinished work of this kind, of any configuration."""
-        return sorted(self._folder(kind).glob(f"{PREFIX}*"))
+        found = sorted(self._folder(kind).glob(f"{PREFIX}*"))
+        return [path for path in found if _PARTIAL.fullmatch(path.name) and path.is_dir()]
 
     def videos(self) -> Path:
         """The folder of recorded videos, made when missing; not an artifact."""

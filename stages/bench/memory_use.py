@@ -166,7 +166,7 @@ def _pattern(seed: int) -> "np.ndarray":
 
 def peak_of(words: Sequence[str], progress: Monitor, *, seconds: float | None = None) -> float:
     """Largest resident bytes of a command, its processes added up; interrupted after a time."""
-    command = [sys.executable, "-m", "wm_cli", *words]
+    command = [sys.executable, "-P", "-m", "wm_cli", *words]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with TemporaryFile() as output:  # a pipe would fill up, since nobody reads while we look
         process = subprocess.Popen(

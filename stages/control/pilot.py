@@ -81,13 +81,10 @@ class Pilot:
         rows = torch.from_numpy(lanes)
         latent = self._latent(observation[lanes], lanes)  # [n, Z]
         state = None if self._state is None else tuple(part[rows] for part in self._state)
-        outputs = self.controllers(self._features(latent, state), self._owner[rows])
-        if not torch.isfinite(outputs).all():
-            raise NumbersBad(
-                "The controller answered NaN or infinity.",
-                why="Its weights, or those of V or M, are not finite.",
-                fix="Train the memory again with a smaller memory.learning_rate.",
-            )
+        features = self._features(latent, state)
+        outputs = self.controllers(features, self._owner[rows])
+        if not (torch.isfinite(features).all() and torch.isfinite(outputs).all()):
+            raise _not_finite(lanes, latent, features, outputs)
         actions[lanes] = to_actions(outputs, self.action_spec, self.shape.squash)
         if self.memory is not None and state is not None and self._state is not None:
             vectors = torch.from_numpy(self.action_spec.vectors(actions[lanes]))
@@ -117,6 +114,28 @@ class Pilot:
         if state is None:
             return latent
         return join_features(self.shape.features, latent, *state)
+
+
+def _not_finite(
+    lanes: np.ndarray, latent: torch.Tensor, features: torch.Tensor, outputs: torch.Tensor
+) -> NumbersBad:
+    """What is wrong with rows [n, ...] of these lanes: the first in the order of events."""
+    retrain = "Train it again with a smaller {}.learning_rate."
+    for who, fix, values in (
+        ("V's latent", retrain.format("vision"), latent),
+        ("M's state", retrain.format("memory"), features),
+        ("C's answer", "Search again with a smaller control.sigma.", outputs),
+    ):
+        bad = ~torch.isfinite(values).all(dim=1)
+        if bad.any():
+            lane = int(lanes[int(bad.int().argmax())])
+            return NumbersBad(
+                f"{who} is NaN or infinite.",
+                why="Its weights are too large, or what it is given is.",
+                fix=fix,
+                lane=lane,
+            )
+    raise AssertionError("everything is finite")
 
 
 def join_features(

@@ -1,15 +1,46 @@
 """Scores of an agent: what a list of episode returns says, and how sure one can be of it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from stages.artifacts.plain import (
+    COUNT,
+    FLAG,
+    NUMBER,
+    exactly,
+    keyed,
+    listed,
+    one_of,
+    parse_record,
+)
 from stages.contracts import EpisodeOutcome
 from stages.training.seeding import generator
 
 NUM_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 SOLVED = 900.0  # CarRacing's reward threshold
+
+
+_OUTCOME = exactly(
+    {
+        **dict.fromkeys(("seed", "num_steps", "num_frames"), COUNT),
+        "total_reward": NUMBER,
+        **dict.fromkeys(("terminated", "truncated", "stopped"), FLAG),
+        "facts": keyed(NUMBER),
+    }
+)
+_RESULT = {  # what a task of an evaluation leaves behind
+    "who": one_of("agent", "random"),
+    "outcomes": listed(_OUTCOME, least=1),
+    "errors": listed(NUMBER),
+}
+
+
+def parse_result(content: bytes, *, source: str) -> dict[str, Any]:
+    """The outcomes of one task and V's errors, as its file holds them; else ArtifactDamaged."""
+    return parse_record(content, source=source, rules=_RESULT)
 
 
 def bootstrap_interval(

@@ -54,7 +54,7 @@ class Search:
 
     def tell(self, fitness: NDArray[np.float64]) -> None:
         """Higher is better; [population]. NaN candidates rank last; too many stop the search."""
-        ranked = check_fitness(fitness, generation=self.generation)
+        ranked = check_fitness(fitness, generation=self.generation + 1)
         self._strategy.tell(self._asked, list(-ranked))
         self.generation += 1
         if self.shape.sigma_end:
@@ -62,7 +62,7 @@ class Search:
 
     def replay(self, fitness: Sequence[float], digest: str) -> None:
         """Ask, compare with the digest logged at that generation, and tell the logged fitness."""
-        if digest_of(self.ask()) != digest:
+        if digest_of(self.ask()) != digest or len(fitness) != self.shape.population:
             raise ArtifactDamaged(
                 f"The search log does not continue this search at generation {self.generation}.",
                 why="The logged population differs from the one that the settings lead to.",
@@ -80,6 +80,11 @@ class Search:
         """The step size."""
         return float(self._strategy.sigma)
 
+    @property
+    def step(self) -> float:
+        """The largest standard deviation among the coordinates, which begins as sigma."""
+        return float(np.max(self._strategy.stds))
+
 
 def falling_sigma(shape: SearchShape, generation: int) -> float:
     """The step size after so many generations, falling by the same factor in each."""
@@ -93,14 +98,17 @@ def digest_of(population: NDArray[np.floating]) -> str:
 
 
 def check_fitness(fitness: NDArray[np.float64], *, generation: int) -> NDArray[np.float64]:
-    """Fitness with every NaN or infinity replaced by the worst finite value; NumbersBad beyond."""
+    """Fitness with every NaN or infinity replaced by the worst finite value.
+
+    NumbersBad when there are too many. pycma itself accepts them in silence, all of them even.
+    """
     bad = ~np.isfinite(fitness)
     if bad.mean() > MAX_BAD_SHARE:
         raise NumbersBad(
             f"{int(bad.sum())} of {len(fitness)} candidates of generation {generation} have no "
             "finite score.",
-            why="The world returned NaN rewards, or V or M produce NaN.",
-            fix="Look at the episodes with `wm evaluate`, and train M again if its loss was odd.",
+            why="A search cannot rank what is no number.",
+            fix="Mend the environment, or train V and M again if their losses were odd.",
         )
     return np.where(bad, fitness[~bad].min(), fitness) if bad.any() else fitness
 

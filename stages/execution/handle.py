@@ -23,7 +23,8 @@ BEATS = 10  # ... but so many at least within its deadline
 LOG_BYTES = 2000  # of the end of a log, for messages
 CRASH_BYTES = 50_000  # of the end of a log, in which a crash is looked for
 
-# A fresh interpreter with the supervisor's own search path: nothing is inherited but this.
+# A fresh interpreter with the supervisor's own search path: nothing is inherited but this, and no
+# module is taken from the folder in which the command was given (-P).
 BOOT = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from stages.execution.worker import main; main(int(sys.argv[2]), int(sys.argv[3]))"
@@ -71,7 +72,7 @@ class WorkerHandle:
         ]
         try:
             return subprocess.Popen(
-                [sys.executable, "-c", BOOT, *words],
+                [sys.executable, "-P", "-c", BOOT, *words],
                 env={**os.environ, **ONE_MATH_THREAD},
                 pass_fds=(descriptor,),
                 stdin=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.errors import UsageError
-from stages.settings.values import MAX_SHOWN
+from stages.settings.values import MAX_SHOWN, is_deep, is_dotted
 
 MAX_LENGTH = 10_000  # characters of one word
 SCALARS = (bool, int, float, str, list)  # dates and tables of TOML are read as text
@@ -58,10 +58,14 @@ def _refuse_habits(word: str) -> None:
 
 def _parse_value(text: str, word: str) -> Any:
     """One TOML value; what TOML does not know is bare text or a list of such."""
+    if is_dotted(text):
+        raise _refusal(word, "Keys do not have so many parts.")
     try:
         values = tomllib.loads(f"value = [{text}]")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # no TOML, or a number of thousands of digits
         return _parse_bare(text, word)
+    if is_deep(values):
+        raise _refusal(word, "Lists do not lie so deep in each other.")
     if len(values) != 1 or text.endswith(","):
         raise _sweep(word)
     return values[0] if isinstance(values[0], SCALARS) else text

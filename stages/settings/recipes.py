@@ -13,7 +13,10 @@
 Which sections and keys there are is checked in resolve.py, which knows the dataclasses.
 """
 
+import errno
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from stages.errors import UsageError
-from stages.settings.values import did_you_mean
+from stages.settings.values import did_you_mean, is_deep, is_dotted
 
-MAX_BYTES = 1_000_000  # a recipe is a page or two
+MAX_BYTES = 100_000  # a recipe is a page or two
+MAX_CHAIN = 16  # recipes that extend each other
 TEXTS = ("name", "family", "description", "default_preset", "extends")
 
 Table = dict[str, Any]  # name -> plain value
@@ -62,11 +66,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 
 def _load(name_or_path: str, *, beside: Path, chain: tuple[str, ...]) -> Recipe:
-    source = _find(name_or_path, beside)
-    identity = str(source.resolve() if isinstance(source, Path) else source)
-    if identity in chain:
+    source, identity = _found(name_or_path, beside)
+    if identity in chain or len(chain) >= MAX_CHAIN:
         circle = " -> ".join((*chain, identity))
-        raise UsageError(f"The recipe {source.name} extends itself.", why=f"{circle}.")
+        itself = "itself" if identity in chain else f"more than {MAX_CHAIN} others"
+        raise UsageError(f"The recipe {source.name} extends {itself}.", why=f"{circle}.")
     content = _parse(_read(source), str(source))
     _check_shape(content, str(source))
     parent = None
@@ -78,6 +82,15 @@ def _load(name_or_path: str, *, beside: Path, chain: tuple[str, ...]) -> Recipe:
 
 def _shipped() -> Traversable:
     return resources.files("stages.settings") / "recipes"
+
+
+def _found(name_or_path: str, beside: Path) -> tuple[Traversable, str]:
+    """Where a recipe is, and what tells it from every other one."""
+    try:
+        source = _find(name_or_path, beside)
+        return source, str(source.resolve() if isinstance(source, Path) else source)
+    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, links in a circle
+        raise _unreadable(name_or_path, error) from None
 
 
 def _find(name_or_path: str, beside: Path) -> Traversable:
@@ -93,27 +106,44 @@ def _find(name_or_path: str, beside: Path) -> Traversable:
 
 def _read(source: Traversable) -> str:
     try:
-        content = source.read_bytes()
+        content = _start(source) if isinstance(source, Path) else source.read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"The recipe {source} cannot be read.",
-            why=f"{error.strerror}.",
-            fix=f"Shipped recipes are: {', '.join(available()) or 'none'}.",
-        ) from None
+        raise _unreadable(source, error) from None
     if len(content) > MAX_BYTES:
-        raise UsageError(f"The recipe {source} is too large.", why=f"It has {len(content)} bytes.")
+        raise UsageError(
+            f"The recipe {source} is too large.", why=f"It has more than {MAX_BYTES} bytes."
+        )
     try:
         return content.decode("utf-8-sig")  # some editors put a byte order mark before the text
     except UnicodeDecodeError as error:
         raise UsageError(f"The recipe {source} is not UTF-8 text.", why=f"{error}.") from None
 
 
+def _start(path: Path) -> bytes:
+    """What a plain file holds, cut behind what a recipe may have; a pipe is not waited for."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "It is not a plain file")
+        return file.read(MAX_BYTES + 1)
+
+
+def _unreadable(source: Traversable | str, error: Exception) -> UsageError:
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    return UsageError(
+        f"The recipe {source} cannot be read.",
+        why=f"{reason}.",
+        fix=f"Shipped recipes are: {', '.join(available()) or 'none'}.",
+    )
+
+
 def _parse(text: str, where: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        if is_dotted(text) or is_deep(content := tomllib.loads(text)):
+            raise RecursionError
+        return content
     except RecursionError:
         raise UsageError(f"The recipe {where} is nested too deeply.") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # of tomllib, or a number of thousands of digits
         raise UsageError(
             f"The recipe {where} is not valid TOML: {error}.", why=_quoted_line(text, str(error))
         ) from None

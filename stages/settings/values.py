@@ -6,6 +6,7 @@ them `| None`. Nothing is bent: what does not fit raises UsageError with the key
 
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -16,7 +17,10 @@ from stages.errors import UsageError
 
 MAX_EXACT_INT = 2**53  # larger integers change when they become a float
 MAX_INT = 2**63 - 1  # what TOML, HDF5 and numpy can hold
+MAX_DEPTH = 16  # of lists and tables in each other
 MAX_SHOWN = 80  # characters of an offending value in a message
+_PART = r"""(?:(?<![\w-])[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""  # of a key
+_DOTTED = re.compile(rf"(?:{_PART}[ \t]*+\.[ \t]*+){{{MAX_DEPTH}}}", re.ASCII)
 
 
 def convert(value: Any, wanted: Any, rule: SettingRule, *, key: str, source: str = "") -> Any:
@@ -42,7 +46,23 @@ def value_text(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list | tuple):
         return f"[{', '.join(value_text(item) for item in value)}]"
+    if isinstance(value, int) and abs(value) > MAX_INT:
+        return hex(value)  # Python writes no more than some thousands of decimal digits
     return '""' if value == "" else str(value)
+
+
+def is_deep(value: Any) -> bool:
+    """Whether lists and tables lie in each other deeper than any setting needs."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [list(one.values()) if isinstance(one, dict) else one for one in level]
+        level = [item for one in inner if isinstance(one, list) for item in one]
+    return bool(level)
+
+
+def is_dotted(text: str) -> bool:
+    """Whether TOML would find a key of so many parts that reading it takes minutes."""
+    return bool(_DOTTED.search(text))
 
 
 def type_text(wanted: Any) -> str:
@@ -144,6 +164,8 @@ def _cast_float(value: Any) -> float:
 def _cast_str(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f'Text is needed: write "{_shown(value)}" with its quotes.')
+    if not value.isprintable():
+        raise ValueError("It holds characters that cannot be printed.")
     return value
 
 

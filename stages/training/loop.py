@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from stages.artifacts.weights import Tensors, check_shapes
-from stages.errors import Interrupted, NumbersBad
+from stages.errors import Interrupted, NumbersBad, StopNow
 from stages.events import Advanced, Monitor
-from stages.training.parts import Crew, Part, crew
+from stages.training.parts import Crew, Part, Summed, crew
 
 MODEL, MEAN, SQUARE, SUMS = "model/", "adam/mean/", "adam/square/", "sums/"
 
@@ -86,7 +86,8 @@ def fit(
 
     Raises:
         NumbersBad: the loss or its gradient is not finite; the last checkpoint stays.
-        Interrupted: the monitor said so; a checkpoint is saved first.
+        Interrupted, StopNow: the monitor said so, or the caller's signals; a checkpoint is saved
+            first, unless StopNow came while the weights were being changed.
     """
     with crew(torch.get_num_threads()) as threads:
         trainer = _Trainer(model, loss, plan, threads)
@@ -94,24 +95,37 @@ def fit(
             trainer.restore(state)
         saved_step, saved_at = trainer.step, clock()
         model.train()
-        while trainer.step < plan.num_steps:
-            try:
+        try:
+            while trainer.step < plan.num_steps:
                 monitor.poll()
-            except Interrupted:
-                if trainer.step > saved_step:
+                value = trainer.advance(trainer.learn(), saved_step)
+                if trainer.step % plan.log_every == 0:
+                    log(trainer.take_means())
+                trainer.whole = True
+                monitor.emit(Advanced(trainer.step, plan.num_steps, "steps", f"loss {value:.4g}"))
+                if clock() - saved_at >= plan.checkpoint_seconds:
                     save(trainer.state(saved_step))
-                raise
-            value = trainer.advance(saved_step)
-            if trainer.step % plan.log_every == 0:
-                log(trainer.take_means())
-            monitor.emit(Advanced(trainer.step, plan.num_steps, "steps", f"loss {value:.4g}"))
-            if clock() - saved_at >= plan.checkpoint_seconds:
+                    saved_step, saved_at = trainer.step, clock()
+            last = trainer.state(saved_step)
+            if trainer.step > saved_step:
+                save(last)
+        except (Interrupted, StopNow):
+            if trainer.whole and trainer.step > saved_step:
                 save(trainer.state(saved_step))
-                saved_step, saved_at = trainer.step, clock()
-    last = trainer.state(saved_step)
-    if trainer.step > saved_step:
-        save(last)
+            raise
     return last
+
+
+def check_errors(errors: Metrics, *, section: str, step: int) -> None:
+    """Refuse errors of a trained model that are no finite numbers, before they are recorded."""
+    for name, value in errors.items():
+        if not np.isfinite(value):
+            raise NumbersBad(
+                f"{name} on held-out episodes is {value} after {section} step {step}.",
+                why=f"The weights of step {step} are kept, and finite.",
+                fix=f"Look at what this stage reads, or train again with a smaller "
+                f"{section}.learning_rate.",
+            )
 
 
 class _Trainer:
@@ -119,23 +133,28 @@ class _Trainer:
 
     def __init__(self, model: torch.nn.Module, loss: Loss, plan: Plan, threads: Crew) -> None:
         self.step = 0
+        self.whole = True  # weights, moments, sums and log belong to the same step
         self._model, self._loss, self._plan, self._threads = model, loss, plan, threads
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._adam = torch.optim.Adam(self._trained.values(), lr=plan.learning_rate, fused=True)
         self._sums: dict[str, float] = {}
 
-    def advance(self, saved_step: int) -> float:
-        """One step of Adam; the loss before it."""
-        learnt = self._threads.learn(self._loss(self.step), self._trained.values())
+    def learn(self) -> Summed:
+        """Loss and gradients of the next step; changes nothing, and may be broken off."""
+        return self._threads.learn(self._loss(self.step), self._trained.values())
+
+    def advance(self, learnt: Summed, saved_step: int) -> float:
+        """One step of Adam; the loss before it. Not `whole` again before the step is logged."""
+        self.whole = False
         found = learnt.scalars
-        self._require_finite("loss", found["loss"], saved_step)
+        self._require_finite(f"loss of {self._place}", found["loss"], saved_step)
         for (name, parameter), gradient in zip(
             self._trained.items(), learnt.gradients, strict=True
         ):
             assert gradient is not None, f"the loss does not depend on {name}"
             parameter.grad = gradient.contiguous()  # fused Adam reads it as it lies in memory
         found["grad_norm"] = self._gradient_norm()
-        self._require_finite("gradient", found["grad_norm"], saved_step)
+        self._require_finite(f"gradient of {self._place}", found["grad_norm"], saved_step)
         self._adam.param_groups[0]["lr"] = self._plan.rate(self.step)
         if self._plan.clip:
             torch.nn.utils.clip_grad_value_(self._trained.values(), self._plan.clip)
@@ -169,14 +188,17 @@ class _Trainer:
         for name, value in self._sums.items():
             tensors[SUMS + name] = np.array([value])
         for name, array in tensors.items():
-            self._require_finite(f"sum of {name} after", float(array.sum()), saved_step)
+            finite = np.isfinite(array)
+            if not finite.all():
+                bad = float(array[~finite][0])
+                self._require_finite(f"array {name} after {self._place}", bad, saved_step)
         return TrainingState(self.step, tensors)
 
     def restore(self, state: TrainingState) -> None:
         """Take over a state; ArtifactDamaged when it is not one of this model."""
         sums = {name: a for name, a in state.tensors.items() if name.startswith(SUMS)}
-        rest = {name: a for name, a in state.tensors.items() if name not in sums}
-        check_shapes(rest, self._shapes(), source="The checkpoint's arrays")
+        expected = {**self._shapes(), **dict.fromkeys(sums, (1,))}
+        check_shapes(state.tensors, expected, source="The checkpoint's arrays")
         weights = {name: torch.from_numpy(array.copy()) for name, array in state.weights().items()}
         self._model.load_state_dict(weights)
         self.step = state.step
@@ -196,15 +218,22 @@ class _Trainer:
             shapes[MEAN + name] = shapes[SQUARE + name] = tuple(parameter.shape)
         return shapes
 
+    @property
+    def _place(self) -> str:
+        return f"{self._plan.section} step {self.step}"
+
     def _require_finite(self, what: str, value: float, saved_step: int) -> None:
         if np.isfinite(value):
             return
         section, slower = self._plan.section, self._plan.learning_rate / 10
         kept = f"that of step {saved_step}" if saved_step else "the initial one"
+        # No step has been taken before step 0: what it learns from, or starts from, is to blame.
+        rate = f"Try a smaller rate: --set {section}.learning_rate={slower:g}"
+        data = "Nothing was learnt yet, so it is not the rate: look at what this stage reads."
         raise NumbersBad(
-            f"The {what} of {section} step {self.step} is {value} (seed {self._plan.seed}).",
+            f"The {what} is {value} (seed {self._plan.seed}).",
             why=f"The last good state is kept: {kept}.",
-            fix=f"Try a smaller rate: --set {section}.learning_rate={slower:g}",
+            fix=rate if self.step else data,
         )
 
 

@@ -8,16 +8,18 @@ step depends on the number of threads, which is recorded, and not on how fast ea
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
+from stages.errors import StopNow
 from stages.training.device import keep_freed_memory, return_freed_memory, use_threads
 
 MIN_ROWS = 16  # of a part: below it, a matrix product costs as much as one of 16 rows
+LOOK_SECONDS = 0.5  # between two looks at signals
 
 Scalars = Mapping[str, torch.Tensor]  # means over the rows of a part; "loss" is minimised
 
@@ -57,8 +59,11 @@ class Crew:
         """Weighted sums of the parts' scalars and of the gradients of their losses."""
         wanted = list(parameters)
         each = max(1, self._num_threads // len(parts))
-        others = [self._pool.submit(_learn, part, wanted, each) for part in parts[1:]]
-        learnt = [_learn(parts[0], wanted, each), *(one.result() for one in others)]
+        # None of them in this thread, so that a signal can end the wait for a step that takes long.
+        running = [self._pool.submit(_learn, part, wanted, each) for part in parts]
+        while wait(running, timeout=LOOK_SECONDS).not_done:
+            pass  # a signal that comes just before the wait does not end it
+        learnt = [one.result() for one in running]
         use_threads(self._num_threads)
         total = learnt[0]
         for one in learnt[1:]:
@@ -75,10 +80,15 @@ class Crew:
 def crew(num_threads: int) -> Iterator[Crew]:
     """A crew of so many math threads; outside `learn` this thread has all of them."""
     keep_freed_memory()
+    pool = ThreadPoolExecutor(num_threads, "part")
+    patient = True
     try:
-        with ThreadPoolExecutor(num_threads, "part") as pool:
-            yield Crew(pool, num_threads)
+        yield Crew(pool, num_threads)
+    except StopNow:
+        patient = False  # nobody needs the step that they compute
+        raise
     finally:
+        pool.shutdown(wait=patient, cancel_futures=True)
         use_threads(num_threads)
         return_freed_memory()
 

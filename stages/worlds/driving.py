@@ -1,6 +1,7 @@
 """The one loop that drives a policy through a world: rollout, control, evaluate and play use it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from stages.artifacts.episodes import EpisodeRecord
 from stages.contracts import Actions, EpisodeOutcome, Frames, Mask, Policy, Step, World
 from stages.errors import NumbersBad
+from stages.worlds.lanes import MEND_THE_WORLD
 
 
 class Observer(Protocol):
@@ -105,24 +107,47 @@ class _Tape:
 
 
 class _Tally:
-    """Sums per lane while a drive goes on."""
+    """Sums per lane while a drive goes on, and what its episodes are called."""
 
-    def __init__(self, seeds: Sequence[int]) -> None:
+    def __init__(self, seeds: Sequence[int], drivers: Sequence[str]) -> None:
+        assert len(drivers) in {0, len(seeds)}, f"{len(drivers)} drivers of {len(seeds)} lanes"
+        self.step = 0  # of the drive, from 1
         self.seeds = [int(seed) for seed in seeds]
+        self.drivers = drivers
         self.total_reward = np.zeros(len(seeds))
         self.num_steps = np.zeros(len(seeds), dtype=np.int64)
         self.num_frames = np.zeros(len(seeds), dtype=np.int64)
 
     def add(self, live: Mask, step: Step) -> None:
-        if not np.isfinite(step.reward).all():
-            lane = int(np.flatnonzero(~np.isfinite(step.reward))[0])
-            raise NumbersBad(
-                f"The world gave the reward {step.reward[lane]} in the episode of seed "
-                f"{self.seeds[lane]}."
-            )
-        self.total_reward += step.reward
+        """Add a step; NumbersBad when what a lane has earned so far is no finite number."""
+        with np.errstate(over="ignore"):  # looked at below
+            self.total_reward += step.reward
         self.num_steps += live
         self.num_frames += step.num_frames
+        bad = ~np.isfinite(self.total_reward)
+        if bad.any():
+            lane = int(np.argmax(bad))
+            raise NumbersBad(
+                f"The world gave the reward {step.reward[lane]}.",
+                why="The return of an episode must be a finite number.",
+                fix=MEND_THE_WORLD,
+                lane=lane,
+            )
+
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Let bad numbers that are found in a lane say in which step of which episode."""
+        try:
+            yield
+        except NumbersBad as error:
+            if error.lane is None:
+                raise
+            where = f"step {self.step}" if self.step else "the first frame"
+            who = f", driven by {self.drivers[error.lane]}" if self.drivers else ""
+            episode = f"the episode of seed {self.seeds[error.lane]}{who}"
+            raise NumbersBad(
+                f"{error.what.rstrip('.')} in {where} of {episode}.", why=error.why, fix=error.fix
+            ) from error
 
     def outcomes(self, last: Step | None) -> list[EpisodeOutcome]:
         return [self._outcome(lane, last) for lane in range(len(self.seeds))]
@@ -152,33 +177,39 @@ def drive(
     stop_rule: StopRule | None = None,
     max_steps: int | None = None,
     tick: Callable[[], None] | None = None,
+    drivers: Sequence[str] = (),
 ) -> list[EpisodeOutcome]:
     """One episode per seed, to its end; lanes stopped early by rule or `max_steps` say so.
 
-    `tick` is called once per step: a sign of life for whoever waits.
+    `tick` is called once per step: a sign of life for whoever waits. `drivers` says who drives
+    each lane.
+
+    Raises:
+        NumbersBad: a reward, an observation or an action is no finite number; it says in which
+            step of which episode, and who drove it.
     """
-    observation = world.reset(seeds)
-    policy.reset(seeds)
-    for observer in observers:
-        observer.on_reset(observation, seeds)
-    if stop_rule is not None:
-        stop_rule.start(len(seeds))
-    tally = _Tally(seeds)
-    last: Step | None = None
-    num_steps = 0
-    while world.live.any() and num_steps != max_steps:
-        live = world.live.copy()
-        actions = policy.act(observation, live)
-        last = world.step(actions)
-        num_steps += 1
-        if tick is not None:
-            tick()
-        tally.add(live, last)
-        if stop_rule is not None:
-            world.retire(stop_rule.hopeless(last))
-        if num_steps == max_steps:
-            world.retire(world.live)
+    tally = _Tally(seeds, drivers)
+    with tally.placing():
+        observation = world.reset(seeds)
+        policy.reset(seeds)
         for observer in observers:
-            observer.on_step(live, observation, actions, last, world.live)
-        observation = last.observation
+            observer.on_reset(observation, seeds)
+        if stop_rule is not None:
+            stop_rule.start(len(seeds))
+        last: Step | None = None
+        while world.live.any() and tally.step != max_steps:
+            tally.step += 1
+            live = world.live.copy()
+            actions = policy.act(observation, live)
+            last = world.step(actions)
+            if tick is not None:
+                tick()
+            tally.add(live, last)
+            if stop_rule is not None:
+                world.retire(stop_rule.hopeless(last))
+            if tally.step == max_steps:
+                world.retire(world.live)
+            for observer in observers:
+                observer.on_step(live, observation, actions, last, world.live)
+            observation = last.observation
     return tally.outcomes(last)

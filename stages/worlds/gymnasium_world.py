@@ -7,7 +7,7 @@ import numpy as np
 
 from stages.contracts import Actions, ActionSpec, Frames, Mask, Step
 from stages.errors import UsageError
-from stages.worlds.lanes import Lanes, check_actions, check_seeds
+from stages.worlds.lanes import Frame, Lanes, check_actions, check_frame, check_seeds
 
 
 class Lane:
@@ -44,12 +44,12 @@ class GymnasiumWorld:
 
     def reset(self, seeds: Sequence[int]) -> Frames:
         """Start one episode per seed; lanes of earlier episodes are reused."""
-        plain = check_seeds(seeds)
+        plain, shape = check_seeds(seeds), self.observation_shape
         while len(self._lanes) < len(plain):
             self._lanes.append(self._open_lane())
         frames = [
-            lane.env.reset(seed=seed)[0]
-            for lane, seed in zip(self._lanes[: len(plain)], plain, strict=True)
+            check_frame(self._lanes[lane].env.reset(seed=seed)[0], shape, lane=lane)
+            for lane, seed in enumerate(plain)
         ]
         self._state = Lanes.started(np.stack(frames), self._fact_types)
         self.live = self._state.live
@@ -83,15 +83,20 @@ class GymnasiumWorld:
         lanes = np.flatnonzero(state.live)
         if not len(lanes):
             return state.idle()
-        results = [self._lanes[lane].step(checked[lane], draw=draw) for lane in lanes]
+        results = [self._step(int(lane), checked[lane], draw=draw) for lane in lanes]
         facts = [self._lanes[lane].facts() for lane in lanes]
         step = state.advance(lanes, _rows(results, facts, self._fact_types))
         self.live = state.live
         return step
 
+    def _step(self, lane: int, action: Any, *, draw: bool) -> tuple[Frame, float, bool, bool]:
+        frame, reward, terminated, truncated = self._lanes[lane].step(action, draw=draw)
+        frame = check_frame(frame, self.observation_shape, lane=lane)
+        return frame, reward, terminated, truncated
+
 
 def _rows(
-    results: Sequence[tuple[Any, float, bool, bool]],
+    results: Sequence[tuple[Frame, float, bool, bool]],
     facts: Sequence[Mapping[str, Any]],
     fact_types: Mapping[str, type],
 ) -> Step:

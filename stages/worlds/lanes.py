@@ -11,7 +11,9 @@ from stages.contracts import Actions, ActionSpec, Frames, Mask, Step, World
 from stages.errors import NumbersBad
 
 MAX_SEED = 2**31  # EnvPool's seeds are C++ ints
+MEND_THE_WORLD = "Mend the environment, or choose another; the same command then goes on."
 Indices = NDArray[np.intp]
+Frame = NDArray[np.uint8]  # [H, W, C]
 
 
 class Engine(World, Protocol):
@@ -46,6 +48,7 @@ class Lanes:
 
     def advance(self, lanes: Indices, rows: Step) -> Step:
         """Take one row per stepped lane (in the order of `lanes`) and show all B lanes."""
+        assert rows.observation.dtype == np.uint8, f"frames are {rows.observation.dtype}"
         self.observation = _scatter(self.observation, lanes, rows.observation)
         self.terminated = _scatter(self.terminated, lanes, rows.terminated)
         self.truncated = _scatter(self.truncated, lanes, rows.truncated)
@@ -121,5 +124,26 @@ def _check_finite(actions: NDArray[np.float32], live: Mask) -> None:
         lane = int(np.flatnonzero(bad)[0])
         raise NumbersBad(
             f"The policy's action for lane {lane} is {actions[lane].tolist()}.",
-            why="A network that feeds the policy gave NaN or infinity.",
+            why="Only finite numbers can be acted on.",
+            lane=lane,
         )
+
+
+def check_frame(frame: Any, shape: tuple[int, int, int], *, lane: int) -> Frame:
+    """The engine's frame if it is uint8 of this shape, as its space says; NumbersBad if not.
+
+    Another type would be cast without a word where lanes are put together: NaN to black.
+    """
+    if isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.shape == shape:
+        return frame
+    kind, found = getattr(frame, "dtype", type(frame).__name__), getattr(frame, "shape", ())
+    what = f"The world gave a frame of {kind} {list(found)} instead of uint8 {list(shape)}"
+    if isinstance(frame, np.ndarray) and frame.dtype.kind == "f":
+        bad = frame[~np.isfinite(frame)]
+        what += f" that holds {bad[0]}" if len(bad) else ""
+    raise NumbersBad(
+        f"{what}.",
+        why="Its own observation space promises whole numbers from 0 to 255.",
+        fix=MEND_THE_WORLD,
+        lane=lane,
+    )

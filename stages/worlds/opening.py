@@ -8,7 +8,7 @@ from typing import Any
 from warnings import catch_warnings, filterwarnings
 
 import gymnasium
-from gymnasium.error import DependencyNotInstalled, DeprecatedEnv, UnregisteredEnv
+from gymnasium.error import DependencyNotInstalled, Error
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.gymnasium_world import Lane
@@ -60,7 +60,7 @@ def _spec(env: str) -> Any:
         )
     try:
         return gymnasium.spec(env)
-    except (UnregisteredEnv, DeprecatedEnv) as error:
+    except Error as error:  # unknown, deprecated or malformed
         raise _unknown(env, str(error)) from error
 
 
@@ -68,7 +68,7 @@ def _make(spec: Any, max_frames: int) -> Any:
     limit = {"max_episode_steps": max_frames} if max_frames else {}
     try:
         return gymnasium.make(spec, disable_env_checker=True, **limit)
-    except DependencyNotInstalled as error:
+    except (DependencyNotInstalled, ImportError) as error:
         raise EnvironmentLacks(
             f"{spec.id} needs a package that is not installed.", why=str(error)
         ) from error

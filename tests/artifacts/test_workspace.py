@@ -22,7 +22,6 @@ from stages.errors import (
     UsageError,
 )
 
-
 RECIPE = {
     "name": "carracing",
     "family": "world-models",

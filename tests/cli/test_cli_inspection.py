@@ -88,12 +88,22 @@ def test_status_survives_a_damaged_manifest_and_a_cut_file(wm, workspace):
 
 
 def test_status_and_doctor_show_unfinished_work(wm, workspace):
-    (workspace / "rollouts" / "0001").rename(workspace / "rollouts" / ".partial-0123456789abcdef")
+    key = json.loads((workspace / "rollouts/0001/manifest.json").read_bytes())["fingerprint"]
+    partial = workspace / "rollouts" / f".partial-{key[:16]}"
+    (workspace / "rollouts" / "0001").rename(partial)
     assert states(wm("status", "-w", workspace, "--json"))["rollout"] == "partial"
-    found = table(wm("doctor", "-w", workspace, "--json"), "Examination")
-    [left] = [row for row in found if row["what"] == "left by a crash"]
-    assert ".partial-0123456789abcdef" in left["found"]
-    assert "wm rollout" in left["fix"]
+    [finished] = table(wm("doctor", "-w", workspace, "--json"), "Left by a crash")
+    assert finished["leftover"] == f"rollouts/{partial.name}"
+    assert finished["what"] == "finished work"
+    assert finished["fix"] == f"wm rollout -w {workspace}"
+    (partial / "manifest.json").unlink()
+    answer = wm("doctor", "-w", workspace, "--json")
+    [unfinished] = table(answer, "Left by a crash")
+    assert unfinished["what"] == "unfinished work"
+    assert unfinished["bytes"] == sum(path.stat().st_size for path in partial.iterdir())
+    found = table(answer, "Examination")
+    [summary] = [row for row in found if row["what"] == "left by a crash"]
+    assert summary["fix"] == f"wm clean -w {workspace}"
 
 
 def test_status_names_who_holds_a_stage(wm, workspace):

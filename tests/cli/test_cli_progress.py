@@ -95,6 +95,7 @@ def test_sizes(num_bytes, text):
 
 def test_cells():
     assert cell(4348547) == "4,348,547"
+    assert cell(7500, column="age_seconds") == "2 h 5 min"
     assert cell(0.30000000000000004) == "0.3"
     assert cell(True) == "yes"
     assert cell(None) == "-"

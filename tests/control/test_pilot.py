@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from oracles import world_models_numpy as oracle
 
 from stages.contracts import ActionSpec
@@ -154,12 +155,48 @@ def test_choices_reach_the_memory_one_hot(vision, frames):
             state = oracle.lstm_step(m, np.concatenate([z, one_hot], axis=1), state)
 
 
-def test_a_controller_that_answers_nan_is_an_error(vision, frames):
-    pilot, _ = build_pilot(vision, build_memory())
+def spoil_vision(pilot):
+    pilot.vision.encoder.mu.bias[0] = float("inf")
+
+
+def spoil_memory(pilot):
+    pilot.memory.lstm.bias[:] = float("nan")
+
+
+def spoil_the_middle_controller(pilot):
     pilot.controllers.weights["layer0.bias"][1, 0] = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said", "step", "lane"),
+    [
+        (spoil_vision, "V's latent is NaN or infinite", 0, 0),
+        (spoil_memory, "M's state is NaN or infinite", 1, 0),  # h is 0 at first
+        (spoil_the_middle_controller, "C's answer is NaN or infinite", 0, 1),
+    ],
+)
+def test_what_is_no_number_is_named_with_its_lane(spoil, said, step, lane, frames):
+    """Infinite latents would otherwise vanish in a tanh."""
+    pilot, _ = build_pilot(VAE(Z, seed=1).eval(), build_memory())
+    with torch.no_grad():
+        spoil(pilot)
     pilot.reset(SEEDS)
-    with pytest.raises(NumbersBad, match="NaN"):
-        pilot.act(frames[0], np.ones(B, dtype=bool))
+    live = np.ones(B, dtype=bool)
+    for earlier in range(step):
+        pilot.act(frames[earlier], live)
+    with pytest.raises(NumbersBad, match=said) as caught:
+        pilot.act(frames[step], live)
+    assert caught.value.lane == lane
+
+
+def test_a_lane_is_counted_among_all_not_among_the_live_ones(vision, frames):
+    pilot, _ = build_pilot(vision, build_memory())
+    spoil_the_middle_controller(pilot)
+    pilot.reset(SEEDS)
+    pilot.act(frames[0], np.array([True, False, True]))
+    with pytest.raises(NumbersBad) as caught:
+        pilot.act(frames[1], np.array([False, True, True]))
+    assert caught.value.lane == 1
 
 
 def test_a_controller_per_lane_or_one_for_all(vision):

@@ -120,7 +120,7 @@ def test_a_generation_that_is_mostly_bad_stops_the_search(bad):
     search = Search(shape())
     search.ask()
     fitness = np.array([bad] * 7 + [1.0] * 5)
-    with pytest.raises(NumbersBad, match="7 of 12 candidates of generation 0"):
+    with pytest.raises(NumbersBad, match="7 of 12 candidates of generation 1"):
         search.tell(fitness)
     assert search.generation == 0
 

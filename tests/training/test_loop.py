@@ -9,7 +9,7 @@ from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.errors import ArtifactDamaged, Interrupted, NumbersBad
 from stages.events import Advanced, Silent
 from stages.training.device import torch_generator
-from stages.training.loop import Plan, TrainingState, fit
+from stages.training.loop import Plan, TrainingState, check_errors, fit
 from stages.training.parts import Part
 
 CPU = torch.device("cpu")
@@ -347,6 +347,45 @@ def test_an_absurd_learning_rate_never_saves_a_bad_state():
         plan = Plan("vision", 3, 37, 1e30, checkpoint_seconds=0.0)
         run(plan, save=saved.append)
     assert all(np.isfinite(a).all() for state in saved for a in state.tensors.values())
+
+
+def test_before_the_first_step_it_is_not_the_rate_that_is_to_blame():
+    with pytest.raises(NumbersBad) as caught:
+        fit(
+            model := make_model(),
+            in_one_part(lambda _: {"loss": model[0].weight.sum() * float("nan")}),
+            PLAN,
+            save=ignore,
+            log=ignore,
+            monitor=Silent(),
+        )
+    assert "vision step 0 is nan" in caught.value.what
+    assert "the initial one" in caught.value.why
+    assert "learning_rate" not in caught.value.fix
+
+
+def test_weights_that_went_bad_are_named_and_not_saved():
+    model, saved = make_model(), []
+
+    def loss(step):
+        """Its gradient never sees the weight that goes bad in the last step."""
+        if step == 4:
+            with torch.no_grad():
+                model[0].weight[1, 2] = float("inf")
+        seen = (model[0].weight[0], model[0].bias, model[2].weight, model[2].bias)
+        return {"loss": sum((part**2).sum() for part in seen)}
+
+    plan = Plan("memory", 3, 5, 0.01)
+    with pytest.raises(NumbersBad, match=r"array model/0\.weight after memory step 5 is inf"):
+        fit(model, in_one_part(loss), plan, save=saved.append, log=ignore, monitor=Silent())
+    assert saved == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_errors_that_are_no_numbers_are_named(bad):
+    check_errors({"nll": 1.0, "kl": -3.5}, section="memory", step=7)
+    with pytest.raises(NumbersBad, match=f"kl on held-out episodes is {bad} after memory step 7"):
+        check_errors({"nll": 1.0, "kl": bad}, section="memory", step=7)
 
 
 def test_a_state_of_another_model_is_refused():

@@ -10,9 +10,12 @@ import torch
 from training_samples import latent_records, latent_set
 
 from stages import train_memory, train_vision
+from stages.events import OnceEach, Silent
 from stages.families import build_memory, build_vision
+from stages.memory.watch import Watch as MemoryWatch
 from stages.training.parts import Part, crew, cut_rows
 from stages.training.sequences import SequenceBatches
+from stages.vision.watch import Watch as VisionWatch
 
 CPU = torch.device("cpu")
 SHAPE = {"hidden_size": 16, "num_mixtures": 3, "restart_flag": False, "min_log_sigma": -7.0}
@@ -62,6 +65,16 @@ def session(num_threads):
     return SimpleNamespace(device=CPU, threads=num_threads)
 
 
+def vision_loss(model, frames, num_threads, config):
+    watch = VisionWatch(OnceEach(Silent()))
+    return train_vision._loss(model, lambda _: frames, session(num_threads), config, 5, watch)
+
+
+def memory_loss(model, batch, num_threads, config):
+    watch = MemoryWatch(OnceEach(Silent()))
+    return train_memory._loss(model, lambda _: batch, session(num_threads), config, 5, watch)
+
+
 def test_frames_in_parts_have_the_gradients_of_the_batch():
     """The loss of `wm train-vision` on two threads, beside that on one by plain autograd."""
     random = np.random.default_rng(0)
@@ -70,7 +83,7 @@ def test_frames_in_parts_have_the_gradients_of_the_batch():
     config = train_vision.Config(latent_size=4, precision="float32")
 
     def parts(num_threads):
-        return train_vision._loss(model, lambda _: frames, session(num_threads), config, 5)(0)
+        return vision_loss(model, frames, num_threads, config)(0)
 
     assert [len(parts(n)) for n in (1, 2)] == [1, 2]
     (whole,) = parts(1)
@@ -90,7 +103,7 @@ def test_sequences_in_parts_have_the_gradients_of_the_batch(tmp_path):
     config = train_memory.Config(precision="float32")
 
     def parts(num_threads):
-        return train_memory._loss(model, lambda _: batch, session(num_threads), config, 5)(0)
+        return memory_loss(model, batch, num_threads, config)(0)
 
     (whole,) = parts(1)
     cut = parts(2)
@@ -110,7 +123,7 @@ def test_a_part_without_a_step_that_counts_adds_nothing(tmp_path):
     shape = {**SHAPE, "latent_size": batch.mu.shape[2], "action_size": batch.actions.shape[2]}
     model = build_memory({**shape, "reward_head": False, "end_head": False}, seed=1)
     config = train_memory.Config(precision="float32")
-    loss = train_memory._loss(model, lambda _: batch, session(2), config, 5)
+    loss = memory_loss(model, batch, 2, config)
     first, second = loss(0)
     assert (first.weight, second.weight) == (1, 0)
     alone, both = learn(model, [first], 1), learn(model, [first, second], 2)

@@ -98,7 +98,7 @@ def test_a_reward_that_is_no_number_names_its_episode():
             step = self.world.step(actions)
             return replace(step, reward=np.where([False, True], np.nan, step.reward))
 
-    with pytest.raises(NumbersBad, match=r"reward nan in the episode of seed 22\.$"):
+    with pytest.raises(NumbersBad, match=r"reward nan in step 1 of the episode of seed 22\. "):
         drive(Broken(world_of()), Steady(BRAKE), [11, 22])
 
 
