@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from stages import STAGES, stage_writing
-from stages.artifacts.artifact import Artifact, artifact_id, bare_folders, complete_folders
+from stages.artifacts.artifact import (
+    Artifact,
+    artifact_id,
+    bare_folders,
+    complete_folders,
+    repairable,
+)
 from stages.artifacts.canonical import canonical_json, readable_json
 from stages.artifacts.disk import (
     digest_bytes,
@@ -39,6 +45,7 @@ DIGEST = "settings_sha256"
 LOCK = ".lock"
 VIDEOS = "videos"
 KINDS = tuple(stage.writes for stage in STAGES)
+_PUT_BACK = "Put it back, or work in another folder (-w); every artifact's manifest.json tells its settings."
 _RECIPE = {field.name for field in fields(Recipe)}
 _SETTINGS = {
     "recipe.name": TEXT,
@@ -262,8 +269,7 @@ class Workspace:
             raise ArtifactDamaged(
                 f"{self.root} holds artifacts but has lost its {WORKSPACE}.",
                 why="It said which recipe, preset, seed and --set made them.",
-                fix="Put it back, or work in another folder (-w); every artifact's "
-                "manifest.json tells its settings.",
+                fix=_PUT_BACK,
             )
 
     def _check(self) -> None:
@@ -284,15 +290,15 @@ class Workspace:
                 why=f"It has no {WORKSPACE}.",
                 fix=f"Choose another one with --workspace, or make it: wm {STAGES[0].name}",
             ) from error
-        found = parse_json(content, source=str(path))
-        check_format(found, name=FORMAT, version=FORMAT_VERSION, source=str(path))
+        with repairable(_PUT_BACK):
+            found = parse_json(content, source=str(path))
+            check_format(found, name=FORMAT, version=FORMAT_VERSION, source=str(path))
         wrong = _settings_fault(found)
         if wrong:
             raise ArtifactDamaged(
                 f"{path} is not what was written.",
                 why=f"{wrong}.",
-                fix="Put it back, or work in another folder (-w); every artifact's "
-                "manifest.json tells its settings.",
+                fix=_PUT_BACK,
             )
         return dict(found)
 

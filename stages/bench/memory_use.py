@@ -18,8 +18,8 @@ from time import monotonic, sleep
 import numpy as np
 
 from stages import rollout, sample_latents, stage_named
-from stages.artifacts.disk import write_file
 from stages.artifacts.shards import shard_name
+from stages.artifacts.sidecars import put
 from stages.contracts import Resources
 from stages.errors import EnvironmentLacks
 from stages.events import Advanced, Monitor, Noted, Report, Scalar, Silent, Table
@@ -112,7 +112,7 @@ def record(prepared: Prepared, progress: Monitor) -> None:
                     facts={},
                 )
             )
-        write_file(partial.path / task.name, writer.image())
+        put(partial.path / task.name, writer.image())
         progress.emit(Advanced(number + 1, len(tasks), "generated shards"))
         progress.poll()
     rollout.run(prepared.workspace, config, job, progress=Silent())
@@ -142,7 +142,7 @@ def encode(prepared: Prepared, progress: Monitor) -> None:
                     **_columns(),
                 )
             )
-        write_file(partial.path / shard_name(number), latents_image(records))
+        put(partial.path / shard_name(number), latents_image(records))
         progress.emit(Advanced(start + SHARD_EPISODES, episodes, "generated episodes"))
         progress.poll()
     job = replace(prepared.job, resources=Resources(workers=1))

@@ -18,7 +18,7 @@ def free_memory(monkeypatch):
     real = subprocess.Popen
 
     def start(command, **options):
-        return real([sys.executable, *command[3:]], **options)
+        return real([sys.executable, *command[command.index("wm_cli") + 1 :]], **options)
 
     monkeypatch.setattr(memory_use.subprocess, "Popen", start)
 

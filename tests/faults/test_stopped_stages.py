@@ -158,7 +158,7 @@ def test_killed_in_the_final_of_a_warm_search_and_run_again(micro_workspace, tmp
         process.wait(timeout=60)
     finally:
         clear_session(process)
-    assert "wm train-control --from control/0002" in wm("doctor", "-w", root).said
+    assert "begun with other settings" in wm("doctor", "-w", root).said  # the --set were its own
     wm(*words, "-w", root)
     wm(*words, "-w", reference)
     assert payload(root, "control/0003") == payload(reference, "control/0003")

@@ -70,7 +70,7 @@ def test_an_older_workspace_gets_one(tmp_path, monkeypatch):
     on(monkeypatch, "bfloat16")
     prepare(root, Request(), progress=Silent())
     record = json.loads((root / "workspace.json").read_text())
-    del record["settings"]["precision"]
+    del record["settings"]["precision"], record["settings_sha256"]
     (root / "workspace.json").write_text(json.dumps(record))
     on(monkeypatch, "float32")
     assert values(prepare(root, Request(), progress=Silent()).settings) == ["float32", "float32"]
