@@ -45,7 +45,10 @@ DIGEST = "settings_sha256"
 LOCK = ".lock"
 VIDEOS = "videos"
 KINDS = tuple(stage.writes for stage in STAGES)
-_PUT_BACK = "Put it back, or work in another folder (-w); every artifact's manifest.json tells its settings."
+_PUT_BACK = (
+    "Put it back, or work in another folder (-w); every artifact's manifest.json tells "
+    "its settings."
+)
 _RECIPE = {field.name for field in fields(Recipe)}
 _SETTINGS = {
     "recipe.name": TEXT,
