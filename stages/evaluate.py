@@ -26,7 +26,7 @@ from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import canonical_json, readable_json
 from stages.artifacts.disk import read_file
-from stages.artifacts.fitting import check_world
+from stages.artifacts.fitting import check_world, parent_of
 from stages.artifacts.manifest import MANIFEST_LIMIT
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
@@ -292,7 +292,7 @@ def record(
     control = (
         load_agent(Path(job.agent))
         if job.agent is not None
-        else workspace.resolve(next(p for p in artifact.manifest.parents if p.kind == "control"))
+        else workspace.resolve(parent_of(artifact, "control"))
     )
     speed = frames_per_second(job.world.env) / job.world.repeat
     agent, parameters = trained_agent(workspace, control)

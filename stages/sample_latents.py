@@ -1,7 +1,7 @@
 """`wm sample-latents`: what V makes of every recorded frame, mean and log variance."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from stages.artifacts.artifact import Artifact
 from stages.artifacts.fitting import WORLD_FIELDS, check_same_actions, check_world
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
-from stages.artifacts.shards import shard_name
+from stages.artifacts.shards import Rows, shard_name
 from stages.artifacts.summaries import actions_of
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, Job, setting
-from stages.errors import InputsMismatch, NumbersBad, keeping
+from stages.errors import ArtifactDamaged, InputsMismatch, NumbersBad, keeping
 from stages.events import Advanced, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
@@ -47,6 +47,7 @@ class EncodingTask:
     latent_size: int
     action_spec: ActionSpec
     batch_size: int
+    rows: Rows = field(default_factory=dict)  # what a frame and an action must be
 
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
@@ -99,7 +100,7 @@ def encode_shard(task: EncodingTask) -> int:
     from stages.artifacts.latents import latents_image
     from stages.artifacts.sidecars import put
 
-    with EpisodeShard(Path(task.source)) as shard:
+    with EpisodeShard(Path(task.source), task.rows) as shard:
         put(Path(task.target), latents_image(_records(shard, task)))
         return int(shard.observation_offsets[-1])
 
@@ -124,11 +125,25 @@ def _records(shard: Any, task: EncodingTask) -> Iterator[Any]:
             seed=episode.seed,
             mu=_stored("mu", mu, episode.seed, task),
             logvar=_stored("logvar", logvar, episode.seed, task),
-            actions=task.action_spec.vectors(episode.actions),
+            actions=_vectors(episode.actions, task),
             rewards=episode.rewards,
             terminations=episode.terminations,
             truncations=episode.truncations,
         )
+
+
+def _vectors(actions: Any, task: EncodingTask) -> Any:
+    """Actions as M sees them; ArtifactDamaged where a choice is none of those that there are."""
+    spec = task.action_spec
+    wanted = "float32" if spec.kind == "box" else "int64"
+    chosen = spec.kind == "box" or ((actions >= 0) & (actions < spec.size)).all()
+    if str(actions.dtype) != wanted or not chosen:
+        raise ArtifactDamaged(
+            f"{task.source} holds actions that are none of this world.",
+            why=f"An action is {spec}, and they are {actions.dtype} up to {actions.max()}.",
+            fix="Record it again: wm rollout --force",
+        )
+    return spec.vectors(actions)
 
 
 def _stored(name: str, values: Any, seed: int, task: EncodingTask) -> Any:
@@ -151,16 +166,20 @@ def _stored(name: str, values: Any, seed: int, task: EncodingTask) -> Any:
 def _tasks(
     folder: Path, rollouts: Sequence[Artifact], vision: Artifact, config: Config
 ) -> Iterator[EncodingTask]:
+    from stages.artifacts.episodes import rows_of
+
     sources = [(path, artifact) for artifact in rollouts for path in artifact.files(".h5")]
+    weights = str(vision_weights(vision))
     for number, (path, artifact) in enumerate(sources):
         yield EncodingTask(
             source=str(path),
             target=str(folder / shard_name(number)),
-            vision=str(vision_weights(vision)),
+            vision=weights,
             vision_digest=vision.entry(WEIGHTS).sha256,
             latent_size=vision.manifest.summary["shape"]["latent_size"],
             action_spec=action_spec_of(artifact),
             batch_size=config.batch_size,
+            rows=rows_of(artifact),
         )
 
 

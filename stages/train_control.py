@@ -303,7 +303,7 @@ def _driven(start: Artifact | None, purpose: str) -> int:
     if start is None:
         return 0
     seeds = start.manifest.seeds[purpose]
-    return int(seeds.get("before", 0) + seeds["count"])
+    return int((seeds.get("before") or 0) + seeds["count"])
 
 
 def _frames(start: Artifact | None) -> int:
@@ -311,4 +311,4 @@ def _frames(start: Artifact | None) -> int:
     if start is None:
         return 0
     summary = start.manifest.summary
-    return int(summary.get("frames_before", 0) + summary["frames"])
+    return int((summary.get("frames_before") or 0) + summary["frames"])

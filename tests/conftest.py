@@ -11,8 +11,15 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 from command_line import MICRO, settings, wm
+
+# The same examples every time, unless WM_EXAMPLES=20 asks for 20 times as many new ones.
+LONGER = float(os.environ.get("WM_EXAMPLES", "0"))
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("longer", max_examples=int(100 * LONGER) or 1, deadline=None)
+hypothesis.settings.load_profile("longer" if LONGER else "same")
 
 
 @pytest.fixture(scope="session")

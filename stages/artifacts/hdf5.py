@@ -4,12 +4,14 @@ The library is never given a file to write, because it crashes on a full disk, a
 what an allow-list describes, because files may be hostile. It is loaded on first use.
 """
 
+import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,10 @@ _MAX_RATIO = 1100  # deflate packs at most 1032 : 1
 _MAX_CHUNK = 64 * 2**20  # bytes
 _SMALL_CHUNK = 2**20  # bytes; what a stored chunk of this size can unpack to does no harm
 _OVERHEAD = 1.01, 1024  # by how much deflate may lengthen what it cannot pack: factor, bytes
+_HEAP = b"GCOL\x01\x00\x00\x00"  # how a collection of texts begins
+_OBJECT = 16  # bytes before every text in it, and before the first
+_MAX_TEXTS = 10_000
+_INDEX, _SIZE = struct.Struct("<H"), struct.Struct("<Q")
 _INDEXED = 8  # bytes of a chunk in the index at least
 _MAX_MEMBERS = 1000  # of a group
 _MIN_PLAUSIBLE = 2**20  # bytes that a data set of any file may have
@@ -135,8 +141,10 @@ def _fits(column: Column, data: Any) -> bool:
     return least <= data.ndim <= len(column.axes) and str(data.dtype) in column.dtypes
 
 
-def open_file(path: Path, layout: Layout) -> "h5py.File":
+def open_file(path: Path, layout: Layout, *, known: bool = False) -> "h5py.File":
     """Open a shard for reading after comparing all that it holds with its layout.
+
+    One that is `known`, because this process has compared it before, is only opened.
 
     Raises:
         InputMissing: there is no such file.
@@ -148,10 +156,13 @@ def open_file(path: Path, layout: Layout) -> "h5py.File":
     if not path.exists():
         raise InputMissing(f"{path} is not there.")
     with reading(path):
+        if not known:
+            _check_heaps(path)
         file = h5py.File(path, "r", locking=False)
         try:
-            _check_root(file, layout, path)
-            _check_members(file, layout, path)
+            if not known:
+                _check_root(file, layout, path)
+                _check_members(file, layout, path)
         except BaseException:
             file.close()
             raise
@@ -165,6 +176,28 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, zlib.error) as error:
         raise ArtifactDamaged(f"{path} cannot be read as HDF5.", why=f"{error}.") from error
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse a heap of texts in which the library would go round for ever.
+
+    It steps from object to object by their sizes, and free space of no bytes leads nowhere
+    (H5HG__cache_heap_deserialize of HDF5 2.0; file format specification, III.E).
+    """
+    num_steps = 0
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        start = content.find(_HEAP)
+        while 0 <= start <= len(content) - _OBJECT:
+            (size,) = _SIZE.unpack_from(content, start + 8)
+            place, end = start + _OBJECT, min(start + size, len(content))
+            while place + _OBJECT <= end:
+                (index,) = _INDEX.unpack_from(content, place)
+                (size,) = _SIZE.unpack_from(content, place + 8)
+                step = _OBJECT + (size + 7) // 8 * 8 if index else size
+                place, num_steps = place + step, num_steps + 1
+                if step < _OBJECT or num_steps > _MAX_TEXTS:
+                    raise _refused(path, "texts", "its heaps of texts lead nowhere")
+            start = content.find(_HEAP, start + 1)
 
 
 def _check_root(file: "h5py.File", layout: Layout, path: Path) -> None:
@@ -243,21 +276,25 @@ def _check_size(data: "h5py.Dataset", path: Path) -> None:
 
 
 def _check_chunks(data: "h5py.Dataset", path: Path, *, packed: bool) -> None:
-    """All chunks are there, and none unpacks to more than its size: the library would not stop."""
+    """All chunks are there, and none unpacks to more than its size: the library would not stop.
+
+    Each is looked up by its place, never in the order of the index: that may name any number.
+    """
     whole = prod(data.chunks) * data.dtype.itemsize
     starts = [range(0, rows, each) for rows, each in zip(data.shape, data.chunks, strict=True)]
     if prod(map(len, starts)) * _INDEXED > path.stat().st_size:
         raise _refused(path, data.name, "its chunks cannot be in a file of this size")
-    for place in product(*starts):  # never in the order of the index, which may name any number
-        chunk = data.id.get_chunk_info_by_coord(place)
-        if chunk.byte_offset is None:
-            raise _refused(path, data.name, f"the chunk at {place} is missing")
-        fits = chunk.size <= _OVERHEAD[0] * whole + _OVERHEAD[1]
-        if fits and packed and whole > _SMALL_CHUNK and not chunk.filter_mask:
-            _, content = data.id.read_direct_chunk(place)
-            fits = len(zlib.decompressobj().decompress(content, whole + 1)) <= whole
+    buffer = bytearray(int(_OVERHEAD[0] * whole + _OVERHEAD[1]))
+    for place in product(*starts):
+        try:
+            mask, stored = data.id.read_direct_chunk(place, out=buffer)
+            fits = len(stored) > 0  # the library crashes on one of no bytes
+            if packed and not mask and whole > _SMALL_CHUNK:
+                fits = len(zlib.decompressobj().decompress(stored, whole + 1)) <= whole
+        except (OSError, RuntimeError, ValueError, zlib.error) as error:
+            raise _refused(path, data.name, f"its chunk at {place}: {error}") from error
         if not fits:
-            raise _refused(path, data.name, f"a chunk unpacks to more than {whole} bytes")
+            raise _refused(path, data.name, f"its chunk at {place} has another size than told")
 
 
 def _refused(path: Path, name: str, why: str) -> ArtifactDamaged:

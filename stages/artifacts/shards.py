@@ -158,7 +158,7 @@ class Shard:
 
     def _opened(self) -> "h5py.File":
         if self._file is None:
-            self._file = open_file(self.path, self.layout)
+            self._file = open_file(self.path, self.layout, known=bool(self._index))
             if not self._index:
                 self._read_index()
         return self._file

@@ -101,9 +101,7 @@ def test_sighup_is_ignored_under_nohup_and_sigint_is_obeyed_in_the_background(tm
     assert "terminal" not in err
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_without_a_safe_point_it_stops_within_seconds(tmp_path, number, code):
     process = start(tmp_path, NEVER_POLLS)
     process.send_signal(number)

@@ -38,10 +38,10 @@ def test_a_little_of_every_slice_is_survived(micro_workspace, tmp_path):
     injected = {}
     for (name, _, _), count in book.counts.items():
         injected[name] = injected.get(name, 0) + count.injected
-    assert injected["kills"] >= 3
-    assert injected["selfkills"] >= 16
-    assert injected["calls"] >= 30
-    assert injected["bits"] >= 55  # a few find nothing to harm
+    assert injected["kills"] >= 2  # a journey may end before its kill
+    assert injected["selfkills"] >= 12
+    assert injected["calls"] >= 24
+    assert injected["bits"] >= 45  # a few find nothing to harm
     assert injected["disk"] >= 1  # where nobody may mount, only the limit on sizes
     assert injected["stops"] >= 1  # a worker may have been through
     assert f"| {book.num_faults} | {book.num_faults} | 0 |" in shown

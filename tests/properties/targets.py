@@ -81,6 +81,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "id": _ids(root),
         "episodes": _shards(EpisodeShard, folder, _episode_images()),
         "latents": _shards(LatentShard, folder, _latent_images()),
+        "found": _found(folder),
         "safetensors": _safetensors(),
         "table": _tables(root),
         "result": Target(json_files(RESULT), lambda content: parse_result(content, source="r")),
@@ -348,20 +349,11 @@ def _latent_images() -> list[bytes]:
 
 
 def _shards(reader: type[Shard], folder: Path, images: list[bytes]) -> Target:
-    path = folder / "shard-00000.h5"
     blocks = {len(image): checksummed_blocks(image) for image in images}
     assert all(len(found) > 5 for found in blocks.values()), "the library's metadata has checksums"
 
     def read(content: bytes) -> None:
-        path.unlink(missing_ok=True)  # the library knows files by their number on the device
-        path.write_bytes(content)
-        with reader(path) as shard:
-            for name in reader.layout.columns:
-                shard.column(name)
-            for number in range(shard.num_episodes):
-                shard.episode(number)
-            for name in reader.layout.attributes:
-                shard.attribute(name)
+        _read_shard(reader, folder, content)
 
     @st.composite
     def forged(draw: st.DrawFn) -> bytes:
@@ -375,6 +367,34 @@ def _shards(reader: type[Shard], folder: Path, images: list[bytes]) -> Target:
         return with_checksums(bytes(content), blocks[len(image)])
 
     return Target(forged() | forged() | mutated_bytes(*images), read, examples=100)
+
+
+def _read_shard(reader: type[Shard], folder: Path, content: bytes) -> None:
+    """Open a shard of this content, and read everything in it."""
+    path = folder / "shard-00000.h5"
+    path.unlink(missing_ok=True)  # the library knows files by their number on the device
+    path.write_bytes(content)
+    with reader(path) as shard:
+        for name in reader.layout.columns:
+            shard.column(name)
+        for number in range(shard.num_episodes):
+            shard.episode(number)
+        for name in reader.layout.attributes:
+            shard.attribute(name)
+
+
+def _found(folder: Path) -> Target:
+    """Shards that crashed or hung the library before something looked at them."""
+    files = {
+        path.name: lzma.decompress(path.read_bytes())
+        for path in sorted(Path(__file__).with_name("found").glob("*.h5.xz"))
+    }
+
+    def read(name: str) -> None:
+        reader = EpisodeShard if name.startswith("episodes") else LatentShard
+        _read_shard(reader, folder, files[name])
+
+    return Target(st.sampled_from(sorted(files)), read, examples=10 * len(files))
 
 
 def _safetensors() -> Target:

@@ -30,6 +30,7 @@ READERS = (
     "id",
     "episodes",
     "latents",
+    "found",
     "safetensors",
     "table",
     "result",

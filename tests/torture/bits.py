@@ -33,7 +33,7 @@ from torture.scenes import (
 from torture.selfkills import check_died, dying
 
 LANES = 2
-NUM_QUICK = 60
+NUM_QUICK = 50
 ENUMERATED = False
 READERS = {  # kinds whose stages read a kind; the maker itself stands for those that nobody reads
     "rollouts": ("vision", "latents"),

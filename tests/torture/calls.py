@@ -27,7 +27,7 @@ from torture.scenes import (
 )
 
 LANES = 2
-NUM_QUICK = 30
+NUM_QUICK = 24
 ENUMERATED = True  # the cases come to an end
 ROOM = frozenset({"create", "write", "open_end", "make_folder"})
 NAMED = frozenset(

@@ -17,13 +17,22 @@ from pathlib import Path
 from command_line import KINDS, MADE_BY, clear_session, copied
 
 from torture.ledger import Tally
-from torture.processes import SLOW, Process, launch, session_ends, wait_while, workers_of
+from torture.processes import (
+    SLOW,
+    Process,
+    killed,
+    launch,
+    session_ends,
+    wait_while,
+    workers_of,
+)
 from torture.scenes import WITH_WORKERS, LostError, Scene, check_finished, check_intact
 
 NUM_QUICK = 3
 ENUMERATED = False
 LANES = 1  # a stage has both cores for itself: moments are moments of its own work
 MAX_DEATHS = 5  # of the command, per journey
+MAX_CHANGES = 12  # of the names in its unfinished work, that are waited for
 MAX_WORKERS_KILLED = 2  # per command: a task that costs three workers is given up, as it should
 REAL = 0.25  # share of commands in a fresh interpreter; the others are forked
 COMMAND, WORKER, ALL = "kill -9 of the command", "kill -9 of a worker", "kill -9 of all at once"
@@ -75,7 +84,7 @@ def attempt(scene: Scene, case: Case, folder: Path, tally: Tally) -> None:
         tally.note("commands really started" if real else "commands forked")
         try:
             limit = 2 if scene.quick else rng.randint(2, MAX_DEATHS)
-            died = deaths < limit and _harmed(process, root, case, rng, tally)
+            died = deaths < limit and _harmed(process, root, case, rng, tally, quick=scene.quick)
             code = process.wait(SLOW)
             if not session_ends(process):
                 raise LostError(f"processes outlived their command: {workers_of(process)}")
@@ -111,17 +120,19 @@ def _pace(scene: Scene, kind: str, folder: Path) -> Pace:
     return Pace(before=seen - begun, work=time.monotonic() - seen)
 
 
-def _harmed(process: Process, root: Path, case: Case, rng: random.Random, tally: Tally) -> bool:
+def _harmed(
+    process: Process, root: Path, case: Case, rng: random.Random, tally: Tally, *, quick: bool
+) -> bool:
     """Kill workers of this command, and then perhaps itself; whether it died of that."""
     num_workers_killed = 0
-    while _aimed(process, root, case, rng):
+    while _aimed(process, root, case, rng, quick=quick):
         whom = rng.choices((COMMAND, WORKER, ALL), (5, 4 * (case.kind in WITH_WORKERS), 2))[0]
         victims = workers_of(process) if whom == WORKER else [process.pid]
         if whom == WORKER and not victims:
             whom, victims = COMMAND, [process.pid]
         moment = _moment(root, case.kind)
         if whom == WORKER:
-            if not _killed(rng.choice(victims)):
+            if not killed(rng.choice(victims)):
                 continue
             tally.inject(whom, case.stage)
             tally.note(f"kills {moment}")
@@ -139,31 +150,44 @@ def _harmed(process: Process, root: Path, case: Case, rng: random.Random, tally:
     return False
 
 
-def _killed(pid: int) -> bool:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
+def _aimed(process: Process, root: Path, case: Case, rng: random.Random, *, quick: bool) -> bool:
+    """Wait for a random moment; False when the command ended before it came.
 
-
-def _aimed(process: Process, root: Path, case: Case, rng: random.Random) -> bool:
-    """Wait for a random moment; False when the command ended before it came."""
+    By the clock: anywhere, or while it works. By what it does: after so many changes of its
+    unfinished work, or once it has begun to commit; so also a slow machine is hit at work.
+    """
     pace, kind = _paces[case.kind], case.kind
-    aim = rng.choices(("anywhere", "work", "commit"), (2, 6, 2))[0]
+    weights = (0, 0, 3, 1) if quick else (2, 3, 5, 2)
+    aim = rng.choices(("anywhere", "work", "changes", "commit"), weights)[0]
 
     def alive() -> bool:
         return process.poll() is None
 
+    delay = 0.0
     if aim == "anywhere":
         delay = rng.uniform(0, pace.before + pace.work)
+    elif aim == "work":
+        wait_while(lambda: alive() and not _partials(root, kind), seconds=SLOW)
+        delay = rng.uniform(0, pace.work)
+    elif aim == "changes":
+        wanted, seen = rng.randint(1, MAX_CHANGES), {_look(root, kind)}
+        wait_while(lambda: alive() and not _grown(seen, root, kind, wanted), seconds=SLOW)
+        delay = rng.uniform(0, 0.1)
     else:
-        delay = rng.uniform(0, pace.work) if aim == "work" else 0.0
-        sign = _partials if aim == "work" else _commits
-        wait_while(lambda: alive() and not sign(root, kind), seconds=SLOW)
+        wait_while(lambda: alive() and not _commits(root, kind), seconds=SLOW)
     end = time.monotonic() + delay
     wait_while(lambda: alive() and time.monotonic() < end, seconds=SLOW)
     return alive()
+
+
+def _grown(seen: set[frozenset[str]], root: Path, kind: str, wanted: int) -> bool:
+    """Whether the unfinished work has looked differently so many times since `seen` began."""
+    seen.add(_look(root, kind))
+    return len(seen) > wanted
+
+
+def _look(root: Path, kind: str) -> frozenset[str]:
+    return frozenset(path.name for path in root.glob(f"{kind}/.partial-*/*"))
 
 
 def _partials(root: Path, kind: str) -> list[Path]:

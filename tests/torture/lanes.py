@@ -19,7 +19,7 @@ from torture.processes import forked
 from torture.scenes import LostError, Scene
 
 PATIENCE = 20.0  # seconds that a lane gets to clean up after itself
-HANGING = 1200.0  # seconds after which a case is given up: nothing may hang
+HANGING = 1800.0  # seconds after which a case is given up: nothing may hang
 
 
 class Case(Protocol):
@@ -90,6 +90,7 @@ def _start(
     def work() -> int:
         os.close(reading)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGINT, lambda *_: None)  # the torturer says when to stop
         signal.signal(signal.SIGALRM, _give_up)
         mine = islice(cases(), number, None, one.LANES)
         with contextlib.suppress(KeyboardInterrupt):

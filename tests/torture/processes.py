@@ -4,6 +4,7 @@ A forked one skips the imports of its first second and is a real command in all 
 session of its own, `wm_cli.__main__.main()`, and worker processes that are started afresh.
 """
 
+import ctypes
 import os
 import pkgutil
 import signal
@@ -17,7 +18,8 @@ from typing import Any, Protocol
 
 from command_line import NO_BAR, session_members, start_wm
 
-SLOW = 180.0  # seconds after which a command counts as hanging
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+SLOW = 600.0  # seconds after which a command counts as hanging
 
 
 class Process(Protocol):
@@ -82,6 +84,7 @@ def forked(work: Callable[[], int], *, log: Path | int) -> Forked:
     code = 1
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # the torturer may be killed, too
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         _redirect(log)
@@ -135,6 +138,15 @@ def session_ends(process: Process, *, seconds: float = 15.0) -> bool:
 def workers_of(process: Process) -> list[int]:
     """Process ids of the workers of a command."""
     return sorted(set(session_members(process.pid)) - {process.pid})
+
+
+def killed(pid: int) -> bool:
+    """Kill a process; False when it had ended just before."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def wait_while(condition: Callable[[], bool], *, seconds: float, pause: float = 0.002) -> bool:

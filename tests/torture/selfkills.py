@@ -24,7 +24,7 @@ from torture.scenes import (
 )
 
 LANES = 2
-NUM_QUICK = 16
+NUM_QUICK = 12
 ENUMERATED = True  # the cases come to an end
 BEFORE, HALF = "kill -9 before the n-th I/O call", "kill -9 half-way through the n-th write"
 

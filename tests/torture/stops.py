@@ -12,7 +12,15 @@ from pathlib import Path
 from command_line import MADE_BY, clear_session, copied, session_members
 
 from torture.ledger import Tally
-from torture.processes import SLOW, Process, forked_wm, session_ends, wait_while, workers_of
+from torture.processes import (
+    SLOW,
+    Process,
+    forked_wm,
+    killed,
+    session_ends,
+    wait_while,
+    workers_of,
+)
 from torture.scenes import WITH_WORKERS, LostError, Scene, check_finished
 
 LANES = 1
@@ -48,7 +56,7 @@ def cases(scene: Scene) -> Iterator[Case]:
     """Every deed to every worker of every stage that has some; then again, at other moments."""
     found = [(kind, deed, which) for which in (0, 1) for deed in DEEDS for kind in WITH_WORKERS]
     if scene.quick:
-        found = [("latents", STOP, 0), ("rollouts", KILL, 0)]
+        found = [("rollouts", STOP, 0), ("evaluations", KILL, 0)]
     return (Case(index, *found[index % len(found)]) for index in count())
 
 
@@ -75,7 +83,7 @@ def attempt(scene: Scene, case: Case, folder: Path, tally: Tally) -> None:
 
 
 def _done_to(process: Process, root: Path, case: Case, rng: random.Random) -> bool:
-    """Do the deed at a random moment of the first second of work; False when it was too late."""
+    """Do the deed at a random moment soon after the first task; False when it was too late."""
 
     def alive() -> bool:
         return process.poll() is None
@@ -85,7 +93,7 @@ def _done_to(process: Process, root: Path, case: Case, rng: random.Random) -> bo
 
     wait_while(few, seconds=SLOW, pause=0.05)
     wait_while(lambda: alive() and not _begun(root, case.kind), seconds=SLOW)
-    time.sleep(rng.uniform(0, 1))
+    time.sleep(rng.uniform(0, 0.6))
     if not alive():
         return False
     if case.deed in (PAUSE_COMMAND, PAUSE_ALL):
@@ -97,15 +105,17 @@ def _done_to(process: Process, root: Path, case: Case, rng: random.Random) -> bo
     if case.deed == STOP:
         os.kill(workers[case.which], signal.SIGSTOP)
         return True
+    num_killed = 0
     for worker in workers[case.which :] + workers[: case.which]:
-        os.kill(worker, signal.SIGKILL)
+        num_killed += killed(worker)
         time.sleep(rng.uniform(0, 1))
-    return True
+    return num_killed > 0
 
 
 def _begun(root: Path, kind: str) -> bool:
     """Whether a task is done: workers are at work and no more at their imports."""
-    return any(path.is_file() for path in root.glob(f"{kind}/.partial-*/[a-z]*"))
+    made = (path.name for path in root.glob(f"{kind}/.partial-*/*"))
+    return any(name.startswith(("shard-", "task-", "pending", "search")) for name in made)
 
 
 def _pause(process: Process, *, whole: bool) -> None:
