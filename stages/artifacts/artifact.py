@@ -96,6 +96,12 @@ class Artifact:
         """Read every payload file again, whatever was read before; what is wrong, if anything."""
         return [error for entry in self.manifest.files if (error := self._fault(entry))]
 
+    def foreign(self) -> list[str]:
+        """Names in its folder that the manifest does not tell. Nothing reads them."""
+        known = {MANIFEST, MANIFEST_DIGEST, *self.names()}
+        with explained("list", self.path):
+            return sorted({path.name for path in self.path.iterdir()} - known)
+
     def reference(self) -> ParentRef:
         """How another artifact names this one as its parent."""
         return ParentRef(self.id, self.kind, self.manifest.payload_digest)

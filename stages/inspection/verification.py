@@ -69,6 +69,14 @@ def _to_verify(workspace: Workspace, ids: Sequence[str]) -> tuple[list[Artifact]
 def _verified_row(artifact: Artifact) -> tuple[Scalar, ...]:
     errors = artifact.verify()
     state = "damaged" if errors else "ok"
-    because = " ".join(error.what for error in errors) or None
+    because = [error.what for error in errors]
+    if foreign := artifact.foreign():
+        because.append(f"{_listed(foreign)} did not come with it; nothing reads that.")
     fix = errors[0].fix if errors else None
-    return artifact.id, state, num_bytes(artifact), because, fix
+    return artifact.id, state, num_bytes(artifact), " ".join(because) or None, fix
+
+
+def _listed(names: Sequence[str]) -> str:
+    """At most three of these names."""
+    more = [f"{len(names) - 3} more"] if len(names) > 3 else []
+    return " and ".join(filter(None, (", ".join(names[:3]), *more)))

@@ -142,6 +142,18 @@ def test_verify_finds_a_missing_file_and_a_damaged_manifest(wm, workspace):
         assert table(answer, "Artifacts")[0]["artifact"] == "rollouts/0001"
 
 
+def test_verify_names_what_did_not_come_with_an_artifact(wm, workspace):
+    strange = workspace / "rollouts" / "0001" / "shard-00099.h5"
+    strange.write_bytes(b"from somewhere else")
+    result = wm("verify", "-w", workspace, "--json")
+    rows = {row["artifact"]: row for row in result.report["tables"][0]["rows"]}
+    assert (result.returncode, rows["rollouts/0001"]["state"]) == (0, "ok")
+    told = "shard-00099.h5 did not come with it; nothing reads that."
+    assert rows["rollouts/0001"]["because"] == told
+    assert {row["because"] for name, row in rows.items() if name != "rollouts/0001"} == {None}
+    assert told in " ".join(wm("verify", "-w", workspace).stdout.split())
+
+
 def test_verify_of_what_does_not_exist(wm, workspace, tmp_path):
     assert wm("verify", "rollouts/9", "-w", workspace).returncode == 3
     assert wm("verify", "-w", tmp_path / "none").returncode == 3

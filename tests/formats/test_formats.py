@@ -93,3 +93,41 @@ def test_a_stage_goes_on_from_it(kept, tmp_path):
     shutil.copytree(kept, root)
     report = wm("train-memory", "-w", root, "--set", "memory.steps=2", "--json").report
     assert report["artifact"] == "memory/0002"
+
+
+UNFINISHED = {  # the command and the setting of each, and a number that only the kept work has
+    "rollouts": ("rollout", "rollout.episodes=6", {}),
+    "memory": ("train-memory", "memory.steps=6", {"metrics.jsonl": ("0.5648", "0.5649")}),
+    "control": ("train-control", "control.generations=4", {"search.jsonl": ("64}", "65}")}),
+    "evaluations": ("evaluate", "evaluate.episodes=6", {"task-00000.json": ("9.4294", "9.4295")}),
+}
+
+
+@pytest.mark.parametrize("kind", UNFINISHED)
+def test_unfinished_work_is_gone_on_with(kind, kept, tmp_path):
+    """What was done is kept and not done again, though its writer put no digests beside it."""
+    root = tmp_path / "workspace"
+    shutil.copytree(kept, root)
+    begun = HERE / f"unfinished-{kept.parent.name[:2]}" / kind
+    shutil.copytree(begun, root / kind, dirs_exist_ok=True)
+    (partial,) = root.glob(f"{kind}/.partial-*")
+    for packed in partial.glob("*.xz"):
+        packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
+        packed.unlink()
+    verb, setting, marks = UNFINISHED[kind]
+    for name, (old, new) in marks.items():
+        text = (partial / name).read_text()
+        assert old in text
+        (partial / name).write_text(text.replace(old, new, 1))
+    files = {path.name: path.stat().st_ino for path in partial.iterdir()}
+
+    finished = wm(verb, "-w", root, "--set", setting, "--workers", "1", "--json")
+    assert "Resuming" in finished.said
+    assert not partial.exists()
+    made = root / finished.report["artifact"]
+    for path in made.glob("*.h5"):
+        assert (path.stat().st_ino == files.get(path.name)) == (path.name in files)
+    for name, (_, new) in marks.items():
+        found = made / name if (made / name).exists() else made / "episodes.csv"
+        assert new in found.read_text(), name
+    assert wm("verify", "-w", root).code == 0

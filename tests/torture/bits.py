@@ -120,12 +120,14 @@ def attempt(scene: Scene, case: Case, folder: Path, tally: Tally) -> None:
 def _harm_artifact(scene: Scene, case: Case, root: Path, rng: random.Random, tally: Tally) -> None:
     before = None if case.kind == case.target else case.kind
     copied(scene.nano, root, before=before, copy=link_or_copy)
-    path = rng.choice(sorted((root / case.target / "0001").iterdir()))
+    there = sorted((root / case.target / "0001").iterdir())
+    path = rng.choice(there)
     HARMS[case.harm](path, rng)
     what = path.name if path.name.startswith("manifest") else f"*{path.suffix}"
     tally.inject(f"{_of(case, what)} of an artifact", MADE_BY[case.target])
     if case.harm == FOREIGN:
-        tally.note("foreign files passed over")
+        _check_told(root, f"{case.target}/0001", there)
+        tally.note("foreign files told by wm verify, read by nobody")
     else:
         _check_found(root, f"{case.target}/0001", path, case.harm)
     _check_outcome(scene, case, root, tally)
@@ -184,6 +186,18 @@ def _check_found(root: Path, name: str, path: Path, harm: str) -> None:
     two = harm == "swapped"  # the other one may be the manifest, without which no file is looked at
     if not two and not any(path.name in text for text in damaged.values()):
         raise LostError(f"wm verify does not name {path.name}: {damaged}")
+
+
+def _check_told(root: Path, name: str, there: list[Path]) -> None:
+    """`wm verify` names what was put beside an artifact's own files, which are as they were."""
+    from stages.artifacts.workspace import Workspace
+    from stages.inspection.verification import verify
+
+    report = verify(Workspace.open(root))
+    told = {row[0]: row[3] or "" for row in report.tables[0].rows}
+    for path in set((root / name).iterdir()) - set(there):
+        if report.exit_code or path.name not in told[name]:
+            raise LostError(f"wm verify does not tell of {path.name}: {told[name]}")
 
 
 def _check_outcome(scene: Scene, case: Case, root: Path, tally: Tally) -> None:
