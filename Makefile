@@ -29,7 +29,7 @@ all: $(VENV)/.ready ## set up, then run the whole pipeline (PRESET=debug|quick|h
 	$(WM) run $(OPTIONS)
 
 test: lint types contracts ## set up, then lint, check types and contracts, and run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 setup: $(VENV)/.ready ## create the virtual environment and install wm into it
 

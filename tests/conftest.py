@@ -4,11 +4,13 @@ Workspaces made here are made once per session and read by many tests: copy one 
 into it (`command_line.copied`).
 """
 
+import fcntl
 import os
 
 # Before numpy loads: a replayed search equals the first one bit for bit with one BLAS thread.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -17,7 +19,7 @@ from command_line import MICRO, settings, wm
 
 # The same examples every time, unless WM_EXAMPLES=20 asks for 20 times as many new ones.
 LONGER = float(os.environ.get("WM_EXAMPLES", "0"))
-hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("longer", max_examples=int(100 * LONGER) or 1, deadline=None)
 hypothesis.settings.load_profile("longer" if LONGER else "same")
 
@@ -25,22 +27,40 @@ hypothesis.settings.load_profile("longer" if LONGER else "same")
 @pytest.fixture(scope="session")
 def debug_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole debug pipeline on the real CarRacing, made by `wm run`."""
-    root = tmp_path_factory.mktemp("debug") / "carracing"
-    wm("run", "-w", root, "--preset", "debug")
-    return root
+    return made_once(tmp_path_factory, "carracing", run_all)
 
 
 @pytest.fixture(scope="session")
 def breakout_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole debug pipeline on the real Breakout, made by `wm run`."""
-    root = tmp_path_factory.mktemp("debug") / "breakout"
-    wm("run", "-w", root, "--recipe", "breakout", "--preset", "debug")
-    return root
+    return made_once(
+        tmp_path_factory, "breakout", lambda root: run_all(root, "--recipe", "breakout")
+    )
 
 
 @pytest.fixture(scope="session")
 def micro_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole CarRacing pipeline of a few seconds, never stopped: the reference of the others."""
-    root = tmp_path_factory.mktemp("micro") / "workspace"
-    wm("run", "-w", root, "--preset", "debug", "--seed", 7, "--workers", 2, *settings(*MICRO))
+    words = ("--seed", 7, "--workers", 2, *settings(*MICRO))
+    return made_once(tmp_path_factory, "micro", lambda root: run_all(root, *words))
+
+
+def run_all(root: Path, *words: object) -> None:
+    wm("run", "-w", root, "--preset", "debug", *words)
+
+
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
+) -> Path:
+    """What `make` makes, once for all processes that test side by side."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    root, done = folder / "shared" / name, folder / "shared" / f"{name}.done"
+    root.parent.mkdir(exist_ok=True)
+    with root.with_name(f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(root)
+            done.touch()
     return root
