@@ -6,7 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -38,25 +38,10 @@ STATE_STYLES = {  # cells of columns named "state"
 }
 
 
-class QuietConsole(Console):
-    """A console whose reader may leave (`wm status | head -1`): the rest goes nowhere."""
-
-    def on_broken_pipe(self) -> None:
-        """Go on without a reader; the exit code stays the command's own."""
-        silence(self.file)
-
-
-def silence(stream: IO[str]) -> None:
-    """Let whatever is still written to this stream go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-
-
-def console(*, stderr: bool = False) -> QuietConsole:
+def console(*, stderr: bool = False) -> Console:
     """A console for one stream; text is never taken for markup, colours only where wanted."""
     coloured = not os.environ.get("NO_COLOR")
-    return QuietConsole(
+    return Console(
         stderr=stderr,
         markup=False,
         emoji=False,

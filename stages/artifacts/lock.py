@@ -93,11 +93,6 @@ class StageLock:
         finally:
             os.close(handle)
 
-    def clear(self) -> None:
-        """Forget who was killed while holding the lock."""
-        with self:
-            pass
-
     def _take(self) -> int:
         make_folder(self.path.parent)
         with explained("lock", self.path):
@@ -105,8 +100,8 @@ class StageLock:
         try:
             if not self._wait(handle):
                 raise self._busy(_read_note(handle))
-            with explained("write", self.path):
-                self._note = _note_bytes()
+            self._note = _note_bytes()
+            with contextlib.suppress(OSError):  # it is for messages: on a full disk nobody is named
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, self._note, 0)
         except BaseException:

@@ -1,11 +1,12 @@
 """A partial: work in progress that a killed stage finds again and goes on with."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from stages.artifacts.artifact import Artifact, artifact_id, next_number
+from stages.artifacts.artifact import Artifact, artifact_id, next_number, repairable
 from stages.artifacts.canonical import canonical_json
 from stages.artifacts.disk import (
     make_folder,
@@ -29,9 +30,9 @@ from stages.artifacts.manifest import (
     digest_line,
     is_payload_name,
 )
-from stages.artifacts.plain import TEXT, THREADS, listed, one_of, optional, parse_record
 from stages.artifacts.sidecars import (
     LOG,
+    SIDECAR,
     Content,
     GrowingLog,
     content_of,
@@ -43,17 +44,12 @@ from stages.artifacts.sidecars import (
     sidecar,
     take_away,
 )
-from stages.errors import ArtifactDamaged, StageError
+from stages.artifacts.state import STARTS, STATE, recorded_in, remembered
+from stages.errors import ArtifactDamaged
 
-STATE = "state.json"
-STARTS = "from"  # in the state: ids of what the work started from
 PREFIX = ".partial-"
+PARTIAL = re.compile(re.escape(PREFIX) + "[0-9a-f]{16}")  # names of such folders
 TOLD = ".digests"  # there once every file of a partial has its digests beside it
-_RECORDED = {
-    "device": optional(one_of("cpu", "cuda", "mps")),
-    "threads": optional(THREADS),
-    STARTS: optional(listed(TEXT)),
-}
 _RESERVED = (STATE, MANIFEST, MANIFEST_DIGEST)
 
 
@@ -84,18 +80,23 @@ class Partial:
             )
         make_folder(self.path)
         remove_stale_temporaries(self.path)
-        if not (self.path / TOLD).exists():
+        if not (self.path / TOLD).exists() and not (self.path / MANIFEST).exists():
             self._adopt()
         return self
 
     def names(self, suffix: str = "") -> list[str]:
         """Names of the files that end so, sorted; not the state and the manifest."""
-        found = sorted(path.name for path in self.path.iterdir() if path.name.endswith(suffix))
-        return [name for name in found if is_payload_name(name) and name != STATE]
+        found = sorted(path for path in self.path.iterdir() if path.name.endswith(suffix))
+        names = [path.name for path in found if is_payload_name(path.name) and path.is_file()]
+        return [name for name in names if name != STATE]
 
     def rotten(self) -> list[str]:
-        """Names of the files whose bytes are no longer those that were written; all are read."""
-        return [name for name in self.names() if not self._is_sound(name) or name in self._shorter]
+        """Names of the files whose bytes are no longer those that were written; all are read.
+
+        Files of which nothing was promised are not ours, or lost their digest: they are not used.
+        """
+        ours = [name for name in self.names() if sidecar(self.path / name).exists()]
+        return [name for name in ours if not self._is_sound(name) or name in self._shorter]
 
     def has(self, name: str) -> bool:
         """Whether this file is there, whole and as it was written."""
@@ -154,7 +155,7 @@ class Partial:
         put(self.path / STATE, canonical_json({**self.recorded(), **values}))
 
     def record_starts(self, names: Sequence[str]) -> None:
-        """Remember the `--from` without which the same command would not find this partial."""
+        """Remember the ids of `--from`, without which the command would not find this partial."""
         if names and not self.recorded().get(STARTS):
             self.record({STARTS: list(names)})
 
@@ -169,7 +170,7 @@ class Partial:
         content = self._checked(STATE)
         if content is None:
             raise self._changed(STATE)
-        return _remembered(content, self.path / STATE)
+        return remembered(content, self.path / STATE)
 
     def discard(self) -> None:
         """Remove all of this work."""
@@ -206,10 +207,13 @@ class Partial:
         """Publish a commit that was cut between its manifest and its number; None if there is none.
 
         Only then may the checkpoints be gone already, so a stage asks this before it resumes.
+
+        Raises:
+            ArtifactDamaged: its manifest was written whole and is not what was written any more.
         """
         try:
             manifest = self._manifest()
-        except (FileNotFoundError, StageError):  # cut earlier: the stage goes on
+        except FileNotFoundError:  # cut earlier: the stage goes on
             return None
         if manifest.fingerprint != self.fingerprint or manifest.kind != self.kind:
             return None
@@ -219,16 +223,20 @@ class Partial:
             return self._publish(manifest)
         for one in manifest.files:  # something rotted meanwhile: the rest is good to go on with
             promise(self.path / one.name, [(one.sha256, one.bytes)])
+        write_file(self.path / TOLD, b"")
         remove_file(self.path / MANIFEST)
         remove_file(self.path / MANIFEST_DIGEST)
         return None
 
     def _publish(self, manifest: Manifest) -> Artifact:
-        kept = {entry.name for entry in manifest.files} | {MANIFEST, MANIFEST_DIGEST}
-        for path in sorted(self.path.iterdir()):
-            if path.name not in kept:
-                remove = remove_folder if path.is_dir() else remove_file
-                remove(path)
+        kept = {entry.name for entry in manifest.files}
+        for name in (STATE, *self.names()):  # what others put there stays
+            if name not in kept and sidecar(self.path / name).exists():
+                take_away(self.path / name)
+        remove_stale_temporaries(self.path)
+        for path in sorted(self.path.glob(f"{SIDECAR}*")):
+            remove_file(path)
+        remove_file(self.path / TOLD)
         sync_folder(self.path)
         with self._lock:
             number = next_number(self.path.parent)
@@ -240,8 +248,13 @@ class Partial:
         """What a commit that was cut had written already."""
         source = self.path / MANIFEST
         content = read_file(source, limit=MANIFEST_LIMIT)
-        digest = read_file(self.path / MANIFEST_DIGEST, limit=MANIFEST_LIMIT)
-        return checked_manifest(content, digest, source=str(source))
+        again = f"Put it back, or remove {source}: the same command then makes the rest again."
+        with repairable(again):
+            try:
+                digest = read_file(self.path / MANIFEST_DIGEST, limit=MANIFEST_LIMIT)
+            except FileNotFoundError as error:  # it is written before the manifest
+                raise ArtifactDamaged(f"{self.path / MANIFEST_DIGEST} is gone.") from error
+            return checked_manifest(content, digest, source=str(source))
 
     def _entry(self, name: str) -> FileEntry:
         """What a file holds now, which must be what was promised of it."""
@@ -334,17 +347,3 @@ class Partial:
 def partial_path(folder: Path, fingerprint: str) -> Path:
     """Where a stage with this fingerprint works, inside its kind's folder."""
     return folder / f"{PREFIX}{fingerprint[:16]}"
-
-
-def recorded_in(folder: Path) -> dict[str, Any]:
-    """The state that a partial in this folder remembers; {} without one."""
-    try:
-        content = read_file(folder / STATE, limit=MANIFEST_LIMIT)
-    except FileNotFoundError:
-        return {}
-    return _remembered(content, folder / STATE)
-
-
-def _remembered(content: bytes, path: Path) -> dict[str, Any]:
-    found = parse_record(content, source=str(path), rules=_RECORDED)
-    return {name: value for name, value in found.items() if value is not None}

@@ -109,7 +109,7 @@ def _build(
     artifact = partial.finished()
     if artifact is not None:  # a commit was cut just before its end
         return _report(plan, artifact)
-    partial.record_starts([p.id for p in plan.parents if p.kind == plan.stage.writes])
+    partial.record_starts(job.parents)
     if partial.names():
         progress.emit(Noted(f"Resuming {plan.stage.name} where it was left."))
     for name in partial.rotten():

@@ -4,7 +4,6 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,7 @@ from stages.artifacts.artifact import (
     complete_folders,
     repairable,
 )
-from stages.artifacts.canonical import canonical_json, readable_json
 from stages.artifacts.disk import (
-    digest_bytes,
     explained,
     make_folder,
     read_file,
@@ -26,22 +23,21 @@ from stages.artifacts.disk import (
     write_file,
 )
 from stages.artifacts.lock import StageLock
-from stages.artifacts.manifest import (
-    MANIFEST_LIMIT,
-    ParentRef,
-    check_format,
+from stages.artifacts.manifest import MANIFEST_LIMIT, ParentRef
+from stages.artifacts.partial import PARTIAL, PREFIX, Partial, partial_path
+from stages.artifacts.stored import document_of, rebound, settings_in
+from stages.errors import (
+    ArtifactDamaged,
+    EnvironmentLacks,
+    InputMissing,
+    InputsMismatch,
+    StageError,
+    UsageError,
 )
-from stages.artifacts.partial import PREFIX, Partial, partial_path
-from stages.artifacts.plain import COUNT, OBJECT, TEXT, fault, keyed, listed, optional, parse_json
-from stages.errors import ArtifactDamaged, EnvironmentLacks, InputMissing, StageError, UsageError
-from stages.settings.recipes import Recipe
 
 __all__ = ["Artifact", "Workspace"]
 
-FORMAT = "wm-workspace"
-FORMAT_VERSION = 1
 WORKSPACE = "workspace.json"
-DIGEST = "settings_sha256"
 LOCK = ".lock"
 VIDEOS = "videos"
 KINDS = tuple(stage.writes for stage in STAGES)
@@ -49,23 +45,7 @@ _PUT_BACK = (
     "Put it back, or work in another folder (-w); every artifact's manifest.json tells "
     "its settings."
 )
-_RECIPE = {field.name for field in fields(Recipe)}
-_SETTINGS = {
-    "recipe.name": TEXT,
-    "recipe.family": TEXT,
-    "recipe.description": TEXT,
-    "recipe.default_preset": TEXT,
-    "recipe.tables": keyed(OBJECT),
-    "recipe.presets": keyed(keyed(OBJECT)),
-    "recipe.authors": keyed(TEXT),
-    "preset": optional(TEXT),
-    "seed": COUNT,
-    "overrides": listed(TEXT),
-    "engine": TEXT,
-    "precision": optional(TEXT),
-}
 _SETTLING_SECONDS = 20.0  # that another first command gets to choose and store its settings
-_PARTIAL = re.compile(re.escape(PREFIX) + "[0-9a-f]{16}")
 _ID = re.compile(r"([^/\s]+)/0*(\d{1,9})")
 
 
@@ -102,8 +82,17 @@ class Workspace:
 
     def settings(self) -> dict[str, Any] | None:
         """What the first command stored for later ones; None before that."""
-        settings: dict[str, Any] | None = self._document()["settings"]
-        return settings
+        path = self.root / WORKSPACE
+        try:
+            content = read_file(path, limit=MANIFEST_LIMIT)
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{self.root} is not a workspace.",
+                why=f"It has no {WORKSPACE}.",
+                fix=f"Choose another one with --workspace, or make it: wm {STAGES[0].name}",
+            ) from error
+        with repairable(_PUT_BACK):
+            return settings_in(content, source=str(path))
 
     def store_settings(self, settings: Mapping[str, Any] | None) -> None:
         """Store what later commands inherit; None forgets it. Hold `settings_lock`."""
@@ -214,23 +203,32 @@ class Workspace:
         assert self.lock(kind).held, f"begin({kind!r}) without its lock"
         path = partial_path(self._folder(kind), fingerprint)
         partial = Partial(path, kind=kind, fingerprint=fingerprint, lock=self.lock(kind)).open()
-        self._remember_settings()
+        try:
+            self._remember_settings()
+        except InputsMismatch:
+            if not partial.names():
+                partial.discard()
+            raise
         return partial
 
     def _remember_settings(self) -> None:
         """Store this run's settings again if another first command, refused, made it forget them.
 
-        From now on nobody does: there is work in the workspace.
+        From now on nobody does: there is work in the workspace. Where a third command has stored
+        others meanwhile, this one is refused.
         """
-        if self._own_settings is not None and self.settings() is None:
+        if self._own_settings is not None:
             with self._settings_lock:
-                if self.settings() is None:
+                stored = self.settings()
+                if stored is None:
                     self._store(self._own_settings)
+                else:
+                    rebound(self.root, stored, self._own_settings)
 
     def partials(self, kind: str) -> list[Path]:
         """Folders of unfinished work of this kind, of any configuration."""
         found = sorted(self._folder(kind).glob(f"{PREFIX}*"))
-        return [path for path in found if _PARTIAL.fullmatch(path.name) and path.is_dir()]
+        return [path for path in found if PARTIAL.fullmatch(path.name) and path.is_dir()]
 
     def videos(self) -> Path:
         """The folder of recorded videos, made when missing; not an artifact."""
@@ -281,38 +279,10 @@ class Workspace:
                 f"There is no workspace at {self.root}.",
                 fix=f"Choose another one with --workspace, or make it: wm {STAGES[0].name}",
             )
-        self._document()
-
-    def _document(self) -> dict[str, Any]:
-        path = self.root / WORKSPACE
-        try:
-            content = read_file(path, limit=MANIFEST_LIMIT)
-        except FileNotFoundError as error:
-            raise UsageError(
-                f"{self.root} is not a workspace.",
-                why=f"It has no {WORKSPACE}.",
-                fix=f"Choose another one with --workspace, or make it: wm {STAGES[0].name}",
-            ) from error
-        with repairable(_PUT_BACK):
-            found = parse_json(content, source=str(path))
-            check_format(found, name=FORMAT, version=FORMAT_VERSION, source=str(path))
-        wrong = _settings_fault(found)
-        if wrong:
-            raise ArtifactDamaged(
-                f"{path} is not what was written.",
-                why=f"{wrong}.",
-                fix=_PUT_BACK,
-            )
-        return dict(found)
+        self.settings()
 
     def _store(self, settings: Mapping[str, Any] | None) -> None:
-        document = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "settings": settings,
-            DIGEST: digest_bytes(canonical_json(settings)),
-        }
-        write_file(self.root / WORKSPACE, readable_json(document))
+        write_file(self.root / WORKSPACE, document_of(settings))
 
     def _missing(self, what: str, kind: str) -> InputMissing:
         existing = [path.name for path in complete_folders(self._folder(kind))]
@@ -322,20 +292,6 @@ class Workspace:
             why=f"It has {shown}." if shown else "",
             fix=f"Make one: wm {stage_writing(kind).name}",
         )
-
-
-def _settings_fault(document: Mapping[str, Any]) -> str:
-    """What is wrong with the settings in workspace.json, in words; empty when nothing is."""
-    if "settings" not in document:
-        return "It has no settings"
-    settings, promised = document["settings"], document.get(DIGEST)
-    # Earlier versions of wm promised nothing.
-    if promised is not None and promised != digest_bytes(canonical_json(settings)):
-        return f"Its settings differ from their digest ({DIGEST}) in the same file"
-    if settings is None:
-        return ""
-    strange = [] if type(settings) is not dict else set(settings.get("recipe") or ()) - _RECIPE
-    return fault(settings, _SETTINGS) or (f"its recipe has {min(strange)!r}" if strange else "")
 
 
 def _parse_id(name: str) -> tuple[str, int]:

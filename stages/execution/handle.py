@@ -1,5 +1,7 @@
 """One worker process as the supervisor sees it: started, given a job, heard, ended."""
 
+import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -9,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ from stages.execution.channel import Channel, dump, pack
 from stages.execution.protocol import Task
 from stages.execution.worker import BEAT, READY
 
+KILL_SECONDS = 5.0  # that a killed worker gets to be gone
 START_SECONDS = 120.0  # a worker that is not ready by then hangs
 BEAT_SECONDS = 1.0  # between signs of life that a worker sends ...
 BEATS = 10  # ... but so many at least within its deadline
@@ -47,6 +51,22 @@ class Job:
     num_losses: int = 0  # workers it has cost so far
 
 
+@contextlib.contextmanager
+def _started() -> Iterator[None]:
+    """Say what to do where the machine has no process, file or folder left for a worker."""
+    try:
+        yield
+    except OSError as error:
+        crowded = error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+        raise EnvironmentLacks(
+            "A worker process could not be started.",
+            why=str(error),
+            fix="Use fewer with --workers."
+            if crowded
+            else "Set TMPDIR to a folder that may be written and has room.",
+        ) from error
+
+
 class WorkerHandle:
     """A child process, the channel to it and its log."""
 
@@ -56,13 +76,24 @@ class WorkerHandle:
         self._ready = False
         self._seconds: float | None = None
         self._expires = math.inf
-        # No name on disk, so that nothing is left behind, whoever is killed.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by free()
-        fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # so that it can be cut while written
+        with _started():
+            # No name on disk, so that nothing is left behind, whoever is killed.
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by free()
+            try:
+                fcntl.fcntl(self._log, fcntl.F_SETFL, os.O_APPEND)  # it may be cut meanwhile
+                self.channel, self.process = self._connected()
+            except OSError:
+                self._log.close()
+                raise
+
+    def _connected(self) -> tuple[Channel, "subprocess.Popen[bytes]"]:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = self._start(theirs.fileno())
-        self.channel = Channel(ours)
+        try:
+            with theirs:
+                return Channel(ours), self._start(theirs.fileno())
+        except OSError:
+            ours.close()
+            raise
 
     def _start(self, descriptor: int) -> subprocess.Popen[bytes]:
         words = [
@@ -70,21 +101,14 @@ class WorkerHandle:
             str(descriptor),
             str(os.getpid()),
         ]
-        try:
-            return subprocess.Popen(
-                [sys.executable, "-P", "-c", BOOT, *words],
-                env={**os.environ, **ONE_MATH_THREAD},
-                pass_fds=(descriptor,),
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-            )
-        except OSError as error:
-            raise EnvironmentLacks(
-                "A worker process could not be started.",
-                why=str(error),
-                fix="Use fewer with --workers.",
-            ) from error
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", BOOT, *words],
+            env={**os.environ, **ONE_MATH_THREAD},
+            pass_fds=(descriptor,),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
 
     def assign(self, job: Job, *, deadline: float | None, now: float) -> None:
         """Hand over a job; its clock starts now, and anew with every sign of life.
@@ -133,7 +157,7 @@ class WorkerHandle:
         """How the process ended, for messages."""
         code = self.process.poll()
         if code is None:
-            return "closed its connection"
+            return "closed its connection, or cannot be ended"
         if code < 0:
             return f"was killed by {signal.Signals(-code).name}"
         return f"exited with status {code}"
@@ -161,7 +185,9 @@ class WorkerHandle:
             self.process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            # One that hangs inside the kernel (a network disk that is gone) ends when it can.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=KILL_SECONDS)
 
     def free(self) -> None:
         """Close the log too."""

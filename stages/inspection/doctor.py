@@ -14,7 +14,7 @@ from stages.artifacts.workspace import Workspace
 from stages.errors import ExitCode, StageError
 from stages.events import Report, Table
 from stages.execution.cores import available_cores
-from stages.inspection.leftovers import Leftover, advice, command, leftovers
+from stages.inspection.leftovers import UNFINISHED, Leftover, advice, command, leftovers
 from stages.inspection.packages import Requirement, probe, requirements, supported_python
 from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE
 
@@ -95,8 +95,10 @@ def _summary_of(workspace: Workspace, left: list[Leftover]) -> Iterator[Finding]
         things = "1 thing" if len(left) == 1 else f"{len(left)} things"
         megabytes = sum(one.size.bytes for one in left) / 1e6
         found = f"{things}, {megabytes:.1f} MB: see below"
+        # Where there is work that somebody may want to go on with, the table says how.
+        harmless = all(one.kept or one.what != UNFINISHED for one in left)
         removable = any(not one.kept for one in left)
-        fix = command(workspace, "clean") if removable else None
+        fix = command(workspace, "clean") if removable and harmless else None
         yield Finding("left by a crash", "warning", found, fix)
 
 

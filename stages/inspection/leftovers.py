@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -12,10 +12,11 @@ from stages import stage_writing
 from stages.artifacts.artifact import Artifact, load_manifest
 from stages.artifacts.disk import TEMPORARY, explained, is_alive
 from stages.artifacts.lock import StageLock
-from stages.artifacts.manifest import is_payload_name
-from stages.artifacts.partial import PREFIX, STARTS, STATE, partial_path, recorded_in
+from stages.artifacts.manifest import MANIFEST, is_payload_name
+from stages.artifacts.partial import PARTIAL, partial_path
+from stages.artifacts.state import STARTS, STATE, recorded_in
 from stages.artifacts.workspace import KINDS, VIDEOS, Workspace
-from stages.errors import InputMissing, StageError
+from stages.errors import ArtifactDamaged, InputMissing, StageError
 from stages.events import Silent
 from stages.inspection.overview import look
 from stages.pipeline import Prepared, Request, verb
@@ -25,9 +26,9 @@ FINISHED = "finished work"
 HALF_REMOVED = "half-removed work"
 TEMPORARY_FILE = "temporary file"
 STALE_LOCK = "stale lock"
+NUMBERLESS = "It is finished and lacks only its number."
 HERE = ""  # the place of what lies in the workspace itself; other places are its folders
 
-_PARTIAL = re.compile(re.escape(PREFIX) + r"[0-9a-f]{16}")
 _ASIDE = re.compile(r"\.tmp-\d+-partial-[0-9a-f]{16}")
 
 
@@ -139,7 +140,7 @@ def measured(path: Path) -> Size | None:
 
 def _judged(path: Path, place: str) -> Iterator[Leftover]:
     """What an entry of a place is, if it is a leftover: one of our own names and nothing else."""
-    if place in KINDS and _PARTIAL.fullmatch(path.name):
+    if place in KINDS and PARTIAL.fullmatch(path.name):
         yield from _partial(path, place)
     elif place in KINDS and _ASIDE.fullmatch(path.name):
         if _is_folder(path) and _is_orphan(path):
@@ -152,12 +153,10 @@ def _partial(path: Path, place: str) -> Iterator[Leftover]:
     """Unfinished work; a commit that was cut just before its end is as good as an artifact."""
     if path.is_symlink():
         yield from _leftover(UNFINISHED, path, place, kept=_link(path))
-    elif _is_folder(path) and not _is_whole(path, place):
-        yield from _leftover(UNFINISHED, path, place)
     elif _is_folder(path):
-        told = "It is finished work that lacks only its number."
-        yield from _leftover(FINISHED, path, place, kept=told)
-        for entry in sorted(path.iterdir()):
+        finished = _finished(path, place)
+        yield from _leftover(FINISHED if finished else UNFINISHED, path, place, kept=finished)
+        for entry in sorted(path.iterdir()) if finished else ():
             yield from _temporary(entry, place)
 
 
@@ -187,13 +186,22 @@ def _is_orphan(path: Path) -> bool:
     return writer == os.getpid() or not is_alive(writer)
 
 
-def _is_whole(path: Path, kind: str) -> bool:
-    """Whether a partial holds a manifest and all that it promises. Reads every byte."""
+def _finished(path: Path, kind: str) -> str:
+    """Why a partial that has its manifest must be kept; empty where something is missing in it.
+
+    Reads every byte. What cannot be read, or not by this version, may be whole.
+    """
+    if not (path / MANIFEST).exists():
+        return ""
     try:
         manifest = load_manifest(path, path.name)
-        return not Artifact(kind=kind, number=0, path=path, manifest=manifest).verify()
-    except StageError:
-        return False
+    except StageError as error:
+        return f"It may be finished: {error.what}"
+    errors = Artifact(kind=kind, number=0, path=path, manifest=manifest).verify()
+    for one in errors:
+        if not isinstance(one, ArtifactDamaged | InputMissing):
+            return f"It may be finished: {one.what}"
+    return "" if errors else NUMBERLESS
 
 
 def _advice(workspace: Workspace, prepared: Prepared | None, one: Leftover) -> tuple[str, str]:
@@ -205,17 +213,25 @@ def _advice(workspace: Workspace, prepared: Prepared | None, one: Leftover) -> t
     }
     if one.what in simple:
         return one.kept or simple[one.what], "" if one.kept else clean
-    resuming = _resuming(workspace, prepared, one)
-    if one.what == FINISHED:
+    because, resuming = _going_on(workspace, prepared, one)
+    if one.what == FINISHED and one.kept == NUMBERLESS:
         done = "the same command gives it one" if resuming else "the command that began it does"
-        return f"It is finished and lacks only its number: {done}.", resuming
-    if one.kept:
-        return one.kept, ""
-    if resuming:
-        return "The same command goes on with it.", resuming
+        return f"{NUMBERLESS[:-1]}: {done}.", resuming
+    return (one.kept, "") if one.kept else (because, resuming)
+
+
+def _going_on(workspace: Workspace, prepared: Prepared | None, one: Leftover) -> tuple[str, str]:
+    """Who goes on with unfinished work, in words, and the command that does."""
     if prepared is None:
         return "The workspace's settings cannot be read: who goes on with it is not known.", ""
-    return "It was begun with other settings or inputs than a command has here now.", clean
+    try:
+        resuming = _resuming(workspace, prepared, one)
+    except StageError as error:  # the stage has no inputs, or is told what is wrong when it runs
+        return f"Its command would be refused now: {error.what}", ""
+    if resuming:
+        return "The same command goes on with it.", resuming
+    told = "It was begun with other settings or inputs than a command has here now: one with the "
+    return f"{told}same options goes on with it.", ""
 
 
 def _prepared(workspace: Workspace) -> Prepared | None:
@@ -226,33 +242,25 @@ def _prepared(workspace: Workspace) -> Prepared | None:
         return None
 
 
-def _resuming(workspace: Workspace, prepared: Prepared | None, one: Leftover) -> str:
+def _resuming(workspace: Workspace, prepared: Prepared, one: Leftover) -> str:
     """The command that goes on with this work; empty where the workspace's settings call for none.
 
-    Work that began with options of its own is found again by the same options only.
+    Work that began with settings of its own is found again by the same options only; the ids that
+    `--from` named are remembered.
     """
     stage = stage_writing(one.place)
-    if prepared is None or stage.section not in prepared.settings.sections:
+    if stage.section not in prepared.settings.sections:
         return ""
-    try:
-        starts = _starts(one.path)
-        job = replace(prepared.job, parents=starts)
+    for named in _starts(one.path):
+        job = replace(prepared.job, parents=named)
         plan = verb(stage).plan(prepared.workspace, prepared.config(stage), job)
-    except StageError:  # the stage has no inputs, or is told what is wrong when it runs
-        return ""
-    if partial_path(one.path.parent, plan.fingerprint) != one.path:
-        return ""
-    named = [word for name in starts for word in ("--from", name)]
-    return command(workspace, stage.name, *named)
+        if partial_path(one.path.parent, plan.fingerprint) == one.path:
+            words = [word for name in named for word in ("--from", name)]
+            return command(workspace, stage.name, *words)
+    return ""
 
 
-def _starts(path: Path) -> tuple[str, ...]:
-    """The `--from` that the work began with."""
-    try:
-        told: Mapping[str, object] = recorded_in(path)
-    except (TypeError, ValueError):  # a state that is no table
-        return ()
-    starts = told.get(STARTS, ())
-    if not isinstance(starts, list | tuple) or not all(isinstance(name, str) for name in starts):
-        raise InputMissing(f"{path / STATE} does not tell what the work started from.")
-    return tuple(starts)
+def _starts(path: Path) -> Iterator[tuple[str, ...]]:
+    """The ids that `--from` may have named: none, or those that the work remembers."""
+    yield ()
+    yield tuple(recorded_in(path).get(STARTS, ()))

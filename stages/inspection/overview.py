@@ -8,7 +8,7 @@ from stages import Stage, stage_named
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.disk import explained
 from stages.artifacts.manifest import is_payload_name
-from stages.artifacts.partial import STATE
+from stages.artifacts.state import STATE
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table

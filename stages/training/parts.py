@@ -15,7 +15,6 @@ from itertools import pairwise
 
 import torch
 
-from stages.errors import StopNow
 from stages.training.device import keep_freed_memory, return_freed_memory, use_threads
 
 MIN_ROWS = 16  # of a part: below it, a matrix product costs as much as one of 16 rows
@@ -84,7 +83,7 @@ def crew(num_threads: int) -> Iterator[Crew]:
     patient = True
     try:
         yield Crew(pool, num_threads)
-    except StopNow:
+    except KeyboardInterrupt:  # StopNow is one
         patient = False  # nobody needs the step that they compute
         raise
     finally:

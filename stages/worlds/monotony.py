@@ -46,6 +46,7 @@ class Glance:
     num_episodes: int
     num_steps: int
     reward: float | None  # the one that every step earned; None: there are several
+    ended: bool  # whether an episode ended by itself: then its length may be what counts
     action: tuple[float, ...] | None  # the one that was always taken
     still: bool  # no picture ever changed inside an episode
 
@@ -55,6 +56,7 @@ class Glance:
             self.num_episodes + other.num_episodes,
             self.num_steps + other.num_steps,
             self.reward if self.reward == other.reward else None,
+            self.ended or other.ended,
             self.action if self.action == other.action else None,
             self.still and other.still,
         )
@@ -74,6 +76,7 @@ def glance(shard: Shown) -> Glance:
         num_episodes=len(episodes),
         num_steps=len(rewards),
         reward=float(rewards[0]) if (rewards == rewards[0]).all() else None,
+        ended=bool(shard.column("terminations").any()),
         action=tuple(np.atleast_1d(actions[0]).tolist()) if _same(actions) else None,
         still=all(_same(rows) for start, stop in episodes for rows in _pairs(shard, start, stop)),
     )
@@ -109,7 +112,8 @@ class Monotony:
     def see(self, found: Glance) -> None:
         """Add what a finished shard shows."""
         seen = self._seen = found if self._seen is None else self._seen + found
-        if seen.reward is not None and seen.num_steps >= REWARD_STEPS:
+        survival = seen.reward != 0 and seen.ended
+        if seen.reward is not None and not survival and seen.num_steps >= REWARD_STEPS:
             self._warnings.say(
                 "reward",
                 f"All {seen.num_steps:,} steps recorded so far earned the same reward, "

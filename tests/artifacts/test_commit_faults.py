@@ -9,8 +9,9 @@ from artifact_samples import certificate, commit, identity, new_workspace
 from failing_calls import FailingCalls, QuickCalls
 
 from stages.artifacts.disk import SystemCalls, replaced
+from stages.artifacts.manifest import digest_line
 from stages.artifacts.workspace import Workspace
-from stages.errors import EnvironmentLacks
+from stages.errors import ArtifactDamaged, EnvironmentLacks
 
 PAYLOAD = {f"shard-{number:05d}.h5": bytes([number]) * 5000 for number in range(2)}
 LOG = ['{"step": 1}', '{"step": 2}']
@@ -145,5 +146,34 @@ def test_a_half_made_commit_is_not_taken_for_a_finished_one(tmp_path):
     (partial,) = Workspace.open(root).partials("rollouts")
     (partial / "shard-00000.h5").write_bytes(b"changed since")
     workspace = Workspace.open(root)
+    with workspace.lock("rollouts"):
+        assert workspace.begin("rollouts", identity(number=2)).finished() is None
+
+
+@pytest.mark.parametrize("harm", ["flipped", "digest gone", "newer"])
+def test_a_finished_commit_whose_manifest_has_rotted_is_not_made_again_in_silence(harm, tmp_path):
+    """Its checkpoints are gone by then: going on would mean to begin anew."""
+    root = new_workspace(tmp_path).root
+    with replaced(KilledAtPublishing()), pytest.raises(Killed):
+        stage(root)
+    (partial,) = Workspace.open(root).partials("rollouts")
+    before = names_in(partial)
+    content = (partial / "manifest.json").read_bytes()
+    if harm == "digest gone":
+        (partial / "manifest.sha256").unlink()
+    elif harm == "flipped":
+        (partial / "manifest.json").write_bytes(content[:100] + b"~" + content[101:])
+    else:
+        newer = content.replace(b'"format_version": 1', b'"format_version": 2')
+        assert newer != content
+        (partial / "manifest.json").write_bytes(newer)
+        (partial / "manifest.sha256").write_bytes(digest_line(newer))
+    workspace = Workspace.open(root)
+    with workspace.lock("rollouts"), pytest.raises(ArtifactDamaged) as refusal:
+        workspace.begin("rollouts", identity(number=2)).finished()
+    assert "manifest" in refusal.value.what
+    assert refusal.value.fix
+    assert {*names_in(partial), "manifest.sha256"} == set(before)
+    (partial / "manifest.json").unlink()
     with workspace.lock("rollouts"):
         assert workspace.begin("rollouts", identity(number=2)).finished() is None

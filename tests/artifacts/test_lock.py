@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -95,3 +96,19 @@ def test_the_lock_is_free_after_an_exception(tmp_path):
         raise RuntimeError
     with StageLock(tmp_path / "lock", "rollout"):
         pass
+
+
+def test_a_full_disk_does_not_keep_from_locking(tmp_path, monkeypatch):
+    """`wm clean` is needed most where there is no room for a note of who holds the lock."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    workspace = new_workspace(tmp_path)
+    monkeypatch.setattr(os, "pwrite", full)
+    with workspace.lock("rollouts"):
+        assert workspace.lock("rollouts").held
+        other = StageLock(workspace.lock("rollouts").path, "rollout", patience=0)
+        assert other.holder()
+        with pytest.raises(StageBusy), other:
+            pass

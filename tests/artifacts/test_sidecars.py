@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from artifact_samples import certificate, identity, new_workspace
+from artifact_samples import certificate, identity, new_workspace, sample_files
 from test_power_cut import Recording, survivors
 
 from stages.artifacts.disk import replaced
@@ -134,9 +134,13 @@ def test_what_rots_after_a_commit_that_was_cut_is_not_taken(begun):
         partial = begun.begin(KIND, identity(KIND))
         artifact = partial.commit(certificate(KIND), payload=["shard-00000.h5"])
         shutil.move(artifact.path, partial.path)
-    assert again(begun).has("shard-00000.h5")
-    flip(partial.path / "shard-00000.h5", 99)
+        (partial.path / "notes.txt").write_text("mine")
+        flip(partial.path / "shard-00000.h5", 99)
+        partial = begun.begin(KIND, identity(KIND))
+        assert partial.finished() is None
+        assert partial.rotten() == ["shard-00000.h5"]
     assert not again(begun).has("shard-00000.h5")
+    assert not again(begun).has("notes.txt")
 
 
 def test_work_that_an_earlier_version_began_is_gone_on_with(begun):
@@ -230,3 +234,21 @@ def test_no_power_cut_makes_good_work_look_rotten(tmp_path):
                 seen.add(len(found))
             shutil.rmtree(root)
     assert seen >= {0, 1, 2, 3}
+
+
+def test_what_others_put_beside_unfinished_work_is_neither_used_nor_removed(tmp_path):
+    workspace = new_workspace(tmp_path)
+    with workspace.lock("rollouts"):
+        partial = workspace.begin("rollouts", identity())
+        partial.write("shard-00000.h5", sample_files()["shard-00000.h5"])
+        partial.write("checkpoint.safetensors", b"dropped at the end")
+        (partial.path / "slurm-1.out").write_text("mine")
+        (partial.path / "old").mkdir()
+        (partial.path / "old" / "notes.txt").write_text("mine")
+        again = workspace.begin("rollouts", identity())
+        assert again.rotten() == []
+        assert not again.has("slurm-1.out")
+        artifact = again.commit(certificate(), payload=["shard-00000.h5"])
+    assert artifact.foreign() == ["old", "slurm-1.out"]
+    assert (artifact.path / "old" / "notes.txt").read_text() == "mine"
+    assert artifact.verify() == []

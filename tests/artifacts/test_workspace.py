@@ -18,6 +18,7 @@ from stages.errors import (
     ArtifactDamaged,
     EnvironmentLacks,
     InputMissing,
+    InputsMismatch,
     StageError,
     UsageError,
 )
@@ -263,3 +264,35 @@ def test_videos_have_a_folder_that_is_no_artifact(tmp_path):
     workspace = new_workspace(tmp_path)
     (workspace.videos() / "0001.mp4").touch()
     assert new_workspace(tmp_path).videos().name == "videos"
+
+
+def test_work_does_not_begin_under_settings_that_another_command_has_stored(tmp_path):
+    """A first command that was refused forgot its own; a third one came with others."""
+    workspace = new_workspace(tmp_path)
+    mine = dict(SETTINGS)
+    workspace.work_with(mine)
+    for change in ({"seed": 5}, {"preset": "paper"}, {"overrides": ["vision.steps=3"]}):
+        with workspace.settings_lock:
+            workspace.store_settings({**mine, **change})
+        with workspace.lock("rollouts"), pytest.raises(InputsMismatch) as refusal:
+            workspace.begin("rollouts", identity())
+        ((name, value),) = change.items()
+        assert f"{name}: {value} now, {mine[name]} here" in refusal.value.why
+        assert workspace.partials("rollouts") == []
+    with workspace.settings_lock:
+        workspace.store_settings(None)
+    with workspace.lock("rollouts"):
+        workspace.begin("rollouts", identity())
+    assert workspace.settings() == mine, "stored again"
+
+
+def test_a_key_of_the_settings_file_that_nobody_knows_is_damage(tmp_path):
+    """A flipped bit in the name of the digest must not make it one of an earlier version."""
+    workspace = new_workspace(tmp_path)
+    with workspace.settings_lock:
+        workspace.store_settings(dict(SETTINGS))
+    path = workspace.root / "workspace.json"
+    path.write_bytes(path.read_bytes().replace(b"settings_sha256", b"settings_sha257"))
+    with pytest.raises(ArtifactDamaged, match="not what was written") as refusal:
+        workspace.settings()
+    assert "settings_sha257" in refusal.value.why

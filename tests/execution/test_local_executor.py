@@ -1,10 +1,12 @@
 """LocalExecutor: complete and equal results whatever happens to its workers."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import pytest
 from command_line import wait_until
 from watching import Recording, children, is_alive
 
-from stages.errors import ExitCode, Interrupted, UsageError
+from stages.errors import EnvironmentLacks, ExitCode, Interrupted, UsageError
 from stages.events import Noted, Silent
+from stages.execution import handle
 from stages.execution.inline import InlineExecutor
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import Task, TaskAbandoned, TaskFailed
@@ -320,3 +323,34 @@ def test_workers_are_replaced_after_their_share_of_tasks():
     assert len(set(pids)) == 3
     assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
     assert not monitor.events  # a planned change is no loss
+
+
+def test_a_worker_that_cannot_be_ended_does_not_hold_up_the_others(monkeypatch):
+    """As one that hangs inside the kernel, on a network disk that is gone."""
+    monkeypatch.setattr(handle, "KILL_SECONDS", 0.2)
+    worker = handle.WorkerHandle()
+    worker.process.kill, kill = lambda: None, worker.process.kill
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    worker.end()
+    assert time.monotonic() - began < 5
+    assert "cannot be ended" in worker.ending()
+    kill()
+    worker.process.wait()
+    worker.free()
+
+
+def test_what_a_worker_lacks_is_named(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere/at/all")
+    with pytest.raises(EnvironmentLacks, match="could not be started") as refusal:
+        handle.WorkerHandle()
+    assert "TMPDIR" in refusal.value.fix
+    monkeypatch.undo()
+
+    def too_many(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(handle.socket, "socketpair", too_many)
+    with pytest.raises(EnvironmentLacks, match="could not be started") as refusal:
+        handle.WorkerHandle()
+    assert "--workers" in refusal.value.fix

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ from leftover_samples import (
     tree,
 )
 
-from stages.artifacts.disk import replaced
+from stages.artifacts.disk import SystemCalls, replaced
+from stages.artifacts.manifest import digest_line
 from stages.artifacts.workspace import Workspace
 from stages.clean import clean
 from stages.errors import EnvironmentLacks, Interrupted
@@ -285,3 +287,25 @@ def test_folders_without_permission_are_told(workspace):
         path.parent.chmod(0o755)
     assert set(states.values()) == {"failed"} and report.exit_code == 6
     assert len(list(path.glob("shard-*"))) == 3
+
+
+@pytest.mark.parametrize("harm", ["newer", "unreadable"])
+def test_work_that_may_be_finished_is_kept(harm, workspace):
+    """Another version of wm may have finished it, or the disk may come back."""
+    path, stack = cut_commit(workspace), ExitStack()
+    if harm == "newer":
+        content = (path / "manifest.json").read_bytes()
+        newer = content.replace(b'"format_version": 1', b'"format_version": 2')
+        (path / "manifest.json").write_bytes(newer)
+        (path / "manifest.sha256").write_bytes(digest_line(newer))
+    else:
+
+        class Unreadable(SystemCalls):
+            def open_read(self, path):
+                raise OSError(errno.EIO, "Input/output error")
+
+        stack.enter_context(replaced(Unreadable()))
+    with stack:
+        states, report = cleaned(workspace)
+    assert states == {f"rollouts/{path.name}": "kept"}
+    assert "It may be finished" in report.tables[0].rows[0][5]

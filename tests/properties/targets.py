@@ -35,10 +35,11 @@ from stages.artifacts.artifact import Artifact
 from stages.artifacts.episodes import EpisodeRecord, EpisodeShard, EpisodeShardWriter
 from stages.artifacts.latents import LatentRecord, LatentShard, latents_image
 from stages.artifacts.lock import StageLock
-from stages.artifacts.partial import Partial, recorded_in
+from stages.artifacts.partial import Partial
 from stages.artifacts.scores import parse_log, read_csv
 from stages.artifacts.shards import Shard
 from stages.artifacts.sidecars import promised, sidecar
+from stages.artifacts.state import recorded_in
 from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.contracts import Resources

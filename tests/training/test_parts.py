@@ -1,5 +1,6 @@
 """A batch in parts: the gradients of the whole, the same bits every time, errors that come out."""
 
+import signal
 import threading
 import time
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import torch
 from training_samples import latent_records, latent_set
 
 from stages import train_memory, train_vision
+from stages.errors import StopNow
 from stages.events import OnceEach, Silent
 from stages.families import build_memory, build_vision
 from stages.memory.watch import Watch as MemoryWatch
@@ -180,3 +182,25 @@ def test_an_error_of_another_thread_comes_out():
 
     with pytest.raises(OSError, match="no such shard"):
         learn(model, [Part(0.5, fine), Part(0.5, fails)], 2)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, StopNow])
+def test_who_is_stopped_does_not_wait_for_the_step(stop):
+    model, go_on = torch.nn.Linear(1, 1), threading.Event()
+
+    def slow():
+        go_on.wait(20)
+        return {"loss": model(torch.ones(1, 1)).sum()}
+
+    def interrupted(*_):
+        raise stop
+
+    earlier, began = signal.signal(signal.SIGALRM, interrupted), time.monotonic()
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(stop), crew(2) as threads:
+            threads.learn([Part(0.5, slow)] * 2, model.parameters())
+    finally:
+        signal.signal(signal.SIGALRM, earlier)
+    assert time.monotonic() - began < 10
+    go_on.set()

@@ -21,7 +21,9 @@ class Heard(Silent):
         self.texts.append(event.text)
 
 
-def recorded(path, *, episodes=2, steps=STEPS, reward=None, still=False, action=None, late=False):
+def recorded(
+    path, *, episodes=2, steps=STEPS, reward=None, still=False, action=None, late=False, ended=False
+):
     """A shard of noise in which some things are constant; `late`: but for one frame."""
     writer = EpisodeShardWriter(engine="none", env="none", policy="none")
     random = np.random.default_rng(3)
@@ -35,7 +37,9 @@ def recorded(path, *, episodes=2, steps=STEPS, reward=None, still=False, action=
         if action is not None:
             actions[:] = action
         flags = np.zeros(steps, dtype=bool)
-        writer.append(EpisodeRecord(seed, frames, actions, rewards, flags, flags))
+        ends = flags.copy()
+        ends[-1] = ended
+        writer.append(EpisodeRecord(seed, frames, actions, rewards, ends, flags))
     path.write_bytes(writer.image())
     return EpisodeShard(path)
 
@@ -101,3 +105,12 @@ def test_of_earlier_shards_no_more_are_read_than_it_takes(tmp_path):
     assert asked[:3] == [0, 1, 2]
     assert len(asked) <= 4
     assert heard.texts == []
+
+
+def test_a_reward_for_every_step_that_is_survived_can_be_learnt_from(tmp_path):
+    """As in Doom's TakeCover: what differs is how long an episode lasts."""
+    alike = {"reward": 1.0, "steps": 1100}
+    assert told(glance(recorded(tmp_path / "a.h5", **alike, ended=True))) == []
+    assert len(told(glance(recorded(tmp_path / "b.h5", **alike)))) == 1, "cut by a limit"
+    nothing = glance(recorded(tmp_path / "c.h5", reward=0.0, steps=1100, ended=True))
+    assert len(told(nothing)) == 1
