@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import count, product
 from math import prod
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -36,6 +36,7 @@ _OBJECT = 16  # bytes before every text in it, and before the first
 _MAX_TEXTS = 10_000
 _INDEX, _SIZE = struct.Struct("<H"), struct.Struct("<Q")
 _INDEXED = 8  # bytes of a chunk in the index at least
+_numbers = count()  # of files that are built in memory
 _MAX_MEMBERS = 1000  # of a group
 _MIN_PLAUSIBLE = 2**20  # bytes that a data set of any file may have
 
@@ -132,7 +133,9 @@ class ImageWriter:
 def _empty_file() -> "h5py.File":
     import h5py
 
-    return h5py.File("image", "w", driver="core", backing_store=False, libver=_VERSIONS)
+    # The library refuses a name that is open, as it is where a writer was given up half-way.
+    name = f"image-{next(_numbers)}"
+    return h5py.File(name, "w", driver="core", backing_store=False, libver=_VERSIONS)
 
 
 def _fits(column: Column, data: Any) -> bool:

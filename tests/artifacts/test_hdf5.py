@@ -193,3 +193,17 @@ import stages.artifacts.workspace, stages.artifacts.versions, stages.artifacts.s
 print(sorted({"h5py", "torch", "gymnasium", "cma", "envpool"} & set(sys.modules)))
 """
     assert run_python(script) == "[]\n"
+
+
+def test_a_writer_that_was_given_up_does_not_stand_in_the_way():
+    """As where a task failed and its error is still held: the same process tries again."""
+
+    def fails():
+        yield latent_episode(1, 5)
+        raise OSError("the disk")
+
+    with pytest.raises(OSError, match="the disk") as held:
+        latents_image(fails())
+    both = latents_image([latent_episode(1, 5)]), latents_image([latent_episode(1, 5)])
+    assert both[0] == both[1]
+    assert held.value
