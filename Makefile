@@ -85,9 +85,9 @@ format: $(VENV)/.ready-dev ## format the code
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "wm needs Python 3.11 to 3.13; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 all")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e '.[fast,video]'
+	$(BIN)/python -m pip install --quiet -e '.[fast,video,doom]'
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet -e '.[fast,video,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[fast,video,doom,dev]'
 	@touch $@

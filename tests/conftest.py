@@ -39,6 +39,12 @@ def breakout_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def doom_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole debug pipeline on the real TakeCover, made by `wm run`."""
+    return made_once(tmp_path_factory, "doom", lambda root: run_all(root, "--recipe", "doom"))
+
+
+@pytest.fixture(scope="session")
 def micro_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole CarRacing pipeline of a few seconds, never stopped: the reference of the others."""
     words = ("--seed", 7, "--workers", 2, *settings(*MICRO))

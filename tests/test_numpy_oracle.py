@@ -31,9 +31,9 @@ def test_the_oracle_uses_nothing_of_ours():
     assert done.stdout.strip() == ""
 
 
-@pytest.fixture(params=["debug_workspace", "breakout_workspace"])
+@pytest.fixture(params=["debug_workspace", "breakout_workspace", "doom_workspace"])
 def finished(request):
-    """Both worlds in turn."""
+    """All worlds in turn."""
     return request.getfixturevalue(request.param)
 
 
@@ -90,8 +90,10 @@ def test_latents_and_predictions_agree(finished):
     if agent.actions["kind"] == "choice":
         vectors = np.eye(shape["action_size"])[vectors]
     state = models.initial_state(1, shape["hidden_size"])
-    for z, a in zip(found_mu, vectors, strict=False):
-        state = models.lstm_step(agent.memory, np.concatenate([z, a])[None], state)
+    first = np.arange(len(vectors)) == 0
+    for z, a, flag in zip(found_mu, vectors, first, strict=False):
+        inputs = [z, a, [flag]] if shape["restart_flag"] else [z, a]
+        state = models.lstm_step(agent.memory, np.concatenate(inputs)[None], state)
     mixtures = (shape["num_mixtures"], shape["min_log_sigma"])
     weight, mean, sigma = models.mixture_head(agent.memory, state[0], *mixtures)
 
@@ -99,12 +101,16 @@ def test_latents_and_predictions_agree(finished):
     load_into(memory, oracle.find(finished, "memory")[0] / WEIGHTS)
     with torch.inference_mode():
         z = torch.from_numpy(found_mu[None, :-1].astype(np.float32))
-        h, _ = memory.unroll(z, torch.from_numpy(vectors[None].astype(np.float32)))
+        restart = torch.from_numpy(first[None]) if shape["restart_flag"] else None
+        h, _ = memory.unroll(z, torch.from_numpy(vectors[None].astype(np.float32)), None, restart)
         prediction = memory.heads(h[:, -1])
     np.testing.assert_allclose(h[:, -1].numpy(), state[0], atol=1e-4)
     np.testing.assert_allclose(prediction.log_weight.exp().numpy(), weight, atol=1e-4)
     np.testing.assert_allclose(prediction.mean.numpy(), mean, atol=1e-4)
     np.testing.assert_allclose(prediction.log_sigma.exp().numpy(), sigma, atol=1e-4)
+    if shape["end_head"]:
+        logit = state[0] @ agent.memory["end_head.weight"].T + agent.memory["end_head.bias"]
+        np.testing.assert_allclose(prediction.end_logit.numpy(), logit[0], atol=1e-4)
 
 
 def test_the_saved_controller_is_the_mean_that_was_selected(finished):
@@ -112,7 +118,8 @@ def test_the_saved_controller_is_the_mean_that_was_selected(finished):
 
     folder, manifest = oracle.find(finished, "control")
     weights = load_file(folder / "weights.safetensors")
-    joined = np.concatenate([weights["layer0.weight"].ravel(), weights["layer0.bias"]])
+    tensors = [weights["layer0.weight"], weights.get("layer0.bias", np.zeros(0, np.float32))]
+    joined = np.concatenate([tensor.ravel() for tensor in tensors])
     selected = load_file(folder / "search.safetensors")["selected"]
     assert np.array_equal(joined, selected.astype(np.float32))
     assert joined.size == manifest["summary"]["parameters"]

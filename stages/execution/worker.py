@@ -1,5 +1,6 @@
 """The worker's side: read a task, do it, answer; end when the supervisor is gone."""
 
+import atexit
 import contextlib
 import faulthandler
 import math
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from stages.errors import NumbersBad, StageError
@@ -72,6 +74,18 @@ def sign_of_life() -> None:
     worker, or in another thread than the task's.
     """
     _pulse.beat()
+
+
+_last_acts: list[Callable[[], None]] = []
+
+
+def at_the_end(act: Callable[[], None]) -> None:
+    """Have this done before this process ends, a worker or not, unless it is killed.
+
+    In a worker it runs beside the task, which is not waited for: remove what no other process can.
+    """
+    _last_acts.append(act)
+    atexit.register(act)
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -143,4 +157,7 @@ def _watch(end: socket.socket) -> NoReturn:
     poller: Any = select.poll()
     poller.register(end, 0)  # hang-up and error are always reported
     poller.poll()
+    for act in _last_acts:
+        with contextlib.suppress(Exception):
+            act()
     os._exit(0)

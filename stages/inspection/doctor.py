@@ -22,6 +22,7 @@ LITTLE_MEMORY = 2 * 10**9  # bytes; the smallest that trains V comfortably
 LITTLE_DISK = 2 * 10**9  # bytes; a rollout of the preset hour
 LITTLE_SHARED = 64 * 10**6  # bytes; docker's default
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+EXTRAS = {None, "fast", "video", "doom"}  # that are tried
 MODULES = {  # distribution -> module that is tried; the base, then the extras
     "numpy": "numpy",
     "h5py": "h5py",
@@ -34,6 +35,7 @@ MODULES = {  # distribution -> module that is tried; the base, then the extras
     "safetensors": "safetensors.numpy",
     "envpool": "envpool",
     "av": "av",
+    "vizdoom": "vizdoom",
 }
 
 
@@ -133,7 +135,7 @@ def _python() -> Finding:
 def _packages(tried: dict[str, str]) -> Iterator[Finding]:
     """A line for every requirement but Box2D, which has a story of its own."""
     for one in requirements():
-        if one.name.lower() not in {"box2d", "box2d-py"} and (one.extra in {None, "fast", "video"}):
+        if one.name.lower() not in {"box2d", "box2d-py"} and one.extra in EXTRAS:
             yield _package(one, tried)
 
 

@@ -14,6 +14,8 @@ from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.gymnasium_world import Lane
 from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE
 
+DOOM, TAKE_COVER = "Vizdoom", "VizdoomTakeCover-v1"
+
 
 def open_lane(
     env: str, *, max_frames: int = 0, culled: bool = False, random_start: bool = False
@@ -30,6 +32,8 @@ def open_lane(
             # Its rule of 95 % would end a lap where the car first meets tile 0.
             lane.env.unwrapped.lap_complete_percent = 1.0
         return lane
+    if env.startswith(DOOM):
+        return _open_take_cover(env, max_frames)
     _register_atari()
     return Lane(_make(_spec(env), max_frames))
 
@@ -52,6 +56,21 @@ def _open_car_racing(env: str, max_frames: int, *, culled: bool) -> Lane:
     return CarRacingLane(_make(spec, max_frames))
 
 
+def _open_take_cover(env: str, max_frames: int) -> Lane:
+    if env != TAKE_COVER:
+        raise UsageError(
+            f"Of ViZDoom's environments {TAKE_COVER} is offered, not {env}.",
+            why="An action must be one vector or one choice, and what a number does is agreed on.",
+        )
+    if find_spec("vizdoom") is None:
+        raise EnvironmentLacks(
+            f"{env} needs ViZDoom.", fix='Install it with: pip install "wm-pixels[doom]"'
+        )
+    from stages.worlds.take_cover import TakeCoverLane
+
+    return TakeCoverLane(_make(_spec(env), max_frames, frame_skip=1))
+
+
 def _spec(env: str) -> Any:
     if ":" in env:  # Gymnasium would import the module named before the colon
         raise UsageError(
@@ -64,10 +83,10 @@ def _spec(env: str) -> Any:
         raise _unknown(env, str(error)) from error
 
 
-def _make(spec: Any, max_frames: int) -> Any:
+def _make(spec: Any, max_frames: int, **options: Any) -> Any:
     limit = {"max_episode_steps": max_frames} if max_frames else {}
     try:
-        return gymnasium.make(spec, disable_env_checker=True, **limit)
+        return gymnasium.make(spec, disable_env_checker=True, **limit, **options)
     except (DependencyNotInstalled, ImportError) as error:
         raise EnvironmentLacks(
             f"{spec.id} needs a package that is not installed.", why=str(error)
