@@ -3,7 +3,7 @@
 What crosses to a worker is plain: paths whose digests have been checked, shapes, and parameters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -16,25 +16,22 @@ from numpy.typing import NDArray
 from stages.artifacts.agent_folder import CONTROL, MEMORY, VISION, AgentFolder
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.fitting import differing
-from stages.artifacts.partial import Partial
-from stages.artifacts.weights import check_finite, check_shapes, pack_tensors, unpack_tensors
+from stages.artifacts.weights import check_finite, check_shapes, unpack_tensors
 from stages.artifacts.workspace import Workspace
-from stages.contracts import ActionSpec, EpisodeOutcome, World, WorldSpec
+from stages.contracts import ActionSpec, EpisodeOutcome, FrameWorld, Policy, World, WorldSpec
 from stages.described import check_memory, check_vision, described, record_of, told_actions
 from stages.errors import InputsMismatch
 from stages.execution.worker import sign_of_life
-from stages.families import WEIGHTS, build_memory, build_vision, load_into
+from stages.families import WEIGHTS, build_memory, build_vision, check_unchanged, load_into
 
 if TYPE_CHECKING:
-    from stages.control.basis import Basis
-    from stages.control.pilot import Pilot, PilotShape
+    from stages.control.pilot import Choices, Pilot, PilotShape
     from stages.memory.mdn_rnn import MDNRNN
     from stages.vision.vae import VAE
+    from stages.worlds.dream import DreamTerms, DreamWorld, Starts
 
 Parameters = NDArray[np.floating]
 MODELS = ("vision", "memory")
-BASIS = "basis.safetensors"  # mean and directions of the space that a search moves in
-BASIS_STEPS = 40_000  # recorded steps from which it is computed
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,16 @@ class AgentFiles:
 
 
 @dataclass(frozen=True)
+class DreamFiles:
+    """All that a worker needs, besides the agent's files, to dream."""
+
+    starts: str  # path of how recorded episodes begin
+    starts_digest: str
+    action_spec: ActionSpec
+    terms: "DreamTerms"
+
+
+@dataclass(frozen=True)
 class Trial:
     """Episodes that one agent, or one controller per lane, drives in one task."""
 
@@ -65,22 +72,68 @@ class Trial:
     max_steps: int = 0  # actions per episode at most; 0: to its end
     random_start: bool = False  # begin anywhere on the track
     drivers: tuple[str, ...] = ()  # [B], who drives, for messages; empty: one for all
+    dream: DreamFiles | None = None  # in M's dream instead of the world
+    oracle: bool = False  # in the world as a dream shows it
 
 
 def run_trial(trial: Trial) -> list[EpisodeOutcome]:
     """Drive one episode per seed; runs in a worker."""
     from stages.worlds.driving import StopRule, drive
 
-    world = cached_world(trial.world, trial.engine, random_start=trial.random_start)
+    world, policy = _played(trial)
     return drive(
         world,
-        load_pilot(trial.agent, trial.parameters, world.action_spec),
+        policy,
         trial.seeds,
         stop_rule=StopRule(trial.patience) if trial.patience else None,
         max_steps=trial.max_steps or None,
         tick=sign_of_life,
         drivers=trial.drivers,
     )
+
+
+def _played(trial: Trial) -> "tuple[World, Policy]":
+    """The world of a trial, and the agent in it."""
+    from stages.control.pilot import Dreamer
+
+    if trial.dream is not None:
+        dream = load_dream(trial.agent, trial.dream)
+        return dream, Dreamer(dream, load_choices(trial, dream.action_spec))
+    world = cached_world(trial.world, trial.engine, random_start=trial.random_start)
+    if not trial.oracle:
+        return world, load_pilot(trial.agent, trial.parameters, world.action_spec)
+    from stages.worlds.following import Follower
+    from stages.worlds.oracle import OracleWorld
+
+    agent = trial.agent
+    vision = cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
+    memory = load_memory(agent) if agent.pilot.features != "z" else None
+    seen = OracleWorld(world, Follower(vision, memory, latent=agent.pilot.latent))
+    return seen, Dreamer(seen, load_choices(trial, world.action_spec))
+
+
+def load_choices(trial: Trial, action_spec: ActionSpec) -> "Choices":
+    """The controllers of a trial by themselves, without V and M."""
+    from stages.control.controllers import Controllers
+    from stages.control.pilot import Choices
+
+    agent = trial.agent
+    check_actions(agent, action_spec)
+    memory_size = agent.memory_shape["hidden_size"] if agent.memory_shape else 0
+    latent_size = agent.vision_shape["latent_size"]
+    shape = agent.pilot.controller(latent_size, memory_size, action_spec.size)
+    return Choices(Controllers(shape, trial.parameters), agent.pilot, action_spec)
+
+
+def load_dream(agent: AgentFiles, dream: DreamFiles) -> "DreamWorld":
+    """The dream of an agent's M."""
+    from stages.memory.dreaming import DreamingMemory
+    from stages.worlds.dream import DreamWorld
+
+    memory = load_memory(agent)
+    assert memory is not None, "a dream without a memory"
+    starts = cached_starts(dream.starts_digest, dream.starts)
+    return DreamWorld(DreamingMemory(memory), starts, dream.action_spec, dream.terms)
 
 
 def action_spec(world: WorldSpec, engine: str) -> ActionSpec:
@@ -234,28 +287,15 @@ def load_pilot(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpe
     return Pilot(vision, memory, controllers, shape=agent.pilot, action_spec=action_spec)
 
 
-def fitted_basis(
-    partial: Partial,
-    latents: Sequence[Artifact],
-    agent: AgentFiles,
-    num_components: int,
-    *,
-    centred: bool,
-) -> "Basis | None":
-    """The space that is searched, computed once and kept in the partial; None: every weight."""
-    from stages.artifacts.latents import LatentSet
-    from stages.control.basis import Basis, fit_basis, inputs_of
+@lru_cache(maxsize=1)
+def cached_starts(digest: str, path: str) -> "Starts":
+    """How recorded episodes begin, from a file of which workers look at every byte again."""
+    from stages.worlds.dream import Starts
 
-    if not latents:
-        return None
-    if not partial.has(BASIS):
-        with closing(LatentSet.of(latents)) as source:
-            memory, features = load_memory(agent), agent.pilot.features
-            inputs = inputs_of(source, memory, features, limit=BASIS_STEPS)
-        fitted = fit_basis(inputs, num_components, centred=centred)
-        partial.write(BASIS, pack_tensors(asdict(fitted)))
-    tensors, _ = unpack_tensors(partial.path / BASIS)
-    return Basis(mean=tensors["mean"], directions=tensors["directions"])
+    check_unchanged(Path(path), digest)
+    tensors, _ = unpack_tensors(Path(path))
+    reward = tensors["reward"]
+    return Starts(tensors["mu"], tensors["logvar"], float(reward[0]) if len(reward) else None)
 
 
 def load_memory(agent: AgentFiles) -> "MDNRNN | None":
@@ -268,7 +308,7 @@ def _items(shape: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
 
 
 @lru_cache(maxsize=2)
-def cached_world(world: WorldSpec, engine: str, *, random_start: bool) -> World:
+def cached_world(world: WorldSpec, engine: str, *, random_start: bool) -> FrameWorld:
     """The world of a spec, kept by this process: a reused world equals a fresh one."""
     from stages.worlds.making import make_world
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Frames = NDArray[np.uint8]  # [B, H, W, C]
+Seen = NDArray[Any]  # what lanes see: Frames, or latents float32 [B, Z] in a dream
 Actions = NDArray[Any]  # float32 [B, A] for a box, int64 [B] for a choice
 Mask = NDArray[np.bool_]  # [B]
 
@@ -94,7 +95,7 @@ class Step:
     its final flags.
     """
 
-    observation: Frames  # [B, H, W, C]
+    observation: Seen  # [B, ...]
     reward: NDArray[np.float64]  # [B], summed over repeated frames
     terminated: Mask  # [B]
     truncated: Mask  # [B]
@@ -106,11 +107,10 @@ class World(Protocol):
     """B lanes that are stepped together; one episode per lane and reset, no auto-reset."""
 
     action_spec: ActionSpec
-    observation_shape: tuple[int, int, int]  # H, W, C
     live: Mask  # [B], lanes whose episode goes on; set by reset, step and retire
     fact_names: tuple[str, ...]  # e.g. ("off_road", "num_tiles", "lap_finished")
 
-    def reset(self, seeds: Sequence[int]) -> Frames:
+    def reset(self, seeds: Sequence[int]) -> Seen:
         """Start one episode per seed; B is the number of seeds. Seed k always gives episode k."""
         ...
 
@@ -127,6 +127,12 @@ class World(Protocol):
         ...
 
 
+class FrameWorld(World, Protocol):
+    """A World that is seen in frames."""
+
+    observation_shape: tuple[int, int, int]  # H, W, C
+
+
 class Policy(Protocol):
     """Chooses B actions for B lanes and keeps the state of every lane."""
 
@@ -134,7 +140,7 @@ class Policy(Protocol):
         """Start B = len(seeds) episodes; randomness may depend on a lane's own seed only."""
         ...
 
-    def act(self, observation: Frames, live: Mask) -> Actions:
+    def act(self, observation: Seen, live: Mask) -> Actions:
         """Actions for all lanes; rows of lanes that are not live are ignored."""
         ...
 

@@ -78,6 +78,16 @@ def start_from(model: "torch.nn.Module", parents: Sequence[Artifact], kind: str)
             load_into(model, parent.file(WEIGHTS))
 
 
+def check_unchanged(path: Path, digest: str) -> None:
+    """ArtifactDamaged when a file is not any more what it was when the command began."""
+    if digest_file(path) != digest:
+        raise ArtifactDamaged(
+            f"{path} has changed since this command began to use it.",
+            why=f"Its sha256 is not {digest}.",
+            fix="Put it back, then run the same command again: it goes on where it stopped.",
+        )
+
+
 def load_into(model: "torch.nn.Module", path: Path, *, digest: str = "") -> None:
     """Fill a model from a safetensors file; all must be finite.
 
@@ -88,12 +98,8 @@ def load_into(model: "torch.nn.Module", path: Path, *, digest: str = "") -> None
 
     from stages.artifacts.weights import check_finite, check_shapes
 
-    if digest and digest_file(path) != digest:
-        raise ArtifactDamaged(
-            f"{path} has changed since this command began to use it.",
-            why=f"Its sha256 is not {digest}.",
-            fix="Put it back, then run the same command again: it goes on where it stopped.",
-        )
+    if digest:
+        check_unchanged(path, digest)
     tensors, _ = unpack_tensors(path)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     check_shapes(tensors, expected)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.agents import AgentFiles, Parameters, Trial, run_trial
+from stages.agents import AgentFiles, DreamFiles, Parameters, Trial, run_trial
 from stages.contracts import WorldSpec
 from stages.control.search import digest_of
 from stages.control.search_log import Row, SearchLog
@@ -48,6 +48,9 @@ class Fleet:
     log: SearchLog
     progress: Monitor
     deadline: float  # seconds without a sign of life after which a worker is replaced
+    dream: DreamFiles | None = None  # where candidates race, if not in the world
+    dream_lanes: int = FEW  # episodes per task there
+    oracle: bool = False  # they race in the world as a dream shows it
 
     def race(
         self,
@@ -87,19 +90,33 @@ class Fleet:
     ) -> tuple[NDArray[np.float64], int]:
         owned = zip(candidates, tracks, names, strict=True)
         lanes = [Lane(weights, seed, driver) for weights, own, driver in owned for seed in own]
-        rows = self.drive(name, lanes, terms)
+        rows = self.drive(name, lanes, terms, dream=self.dream, oracle=self.oracle)
         returns = np.array([row[0] for row in rows]).reshape(len(candidates), -1)
         return returns.mean(axis=1), sum(row[1] for row in rows)
 
-    def drive(self, name: str, lanes: Sequence[Lane], terms: Terms) -> list[Row]:
-        """Return and engine frames per lane, in order; `name` is the piece of work in the log."""
-        each = min(self.task_lanes, max(FEW, -(-len(lanes) // 2)))  # two cores at least
+    def drive(
+        self,
+        name: str,
+        lanes: Sequence[Lane],
+        terms: Terms,
+        *,
+        dream: DreamFiles | None = None,
+        oracle: bool = False,
+    ) -> list[Row]:
+        """Return and frames per lane, in order; `name` is the piece of work in the log.
+
+        In the world itself, unless told otherwise.
+        """
+        most = self.dream_lanes if dream else self.task_lanes
+        each = min(most, max(FEW, -(-len(lanes) // 2)))  # two cores at least
         chunks = list(_chunks(lanes, each))
         piece = f"{name} {digest_of(_weights(lanes))}"
         rows = self.log.pending(piece)  # of these very candidates
         rows = {k: r for k, r in rows.items() if k < len(chunks) and len(r) == len(chunks[k])}
         tasks = [
-            Task(key, run_lanes, self._trial(chunk, terms), _named(name, chunk))
+            Task(
+                key, run_lanes, self._trial(chunk, terms, dream, oracle=oracle), _named(name, chunk)
+            )
             for key, chunk in enumerate(chunks)
             if key not in rows
         ]
@@ -109,7 +126,9 @@ class Fleet:
             self.log.add_pending(piece, key, finished.value)
         return [row for key in range(len(chunks)) for row in rows[key]]
 
-    def _trial(self, lanes: Sequence[Lane], terms: Terms) -> Trial:
+    def _trial(
+        self, lanes: Sequence[Lane], terms: Terms, dream: DreamFiles | None, *, oracle: bool
+    ) -> Trial:
         return Trial(
             world=self.world,
             engine=self.world.engine,
@@ -120,6 +139,8 @@ class Fleet:
             patience=terms.patience,
             max_steps=terms.max_steps,
             random_start=terms.random_start,
+            dream=dream,
+            oracle=oracle,
         )
 
 

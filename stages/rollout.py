@@ -20,7 +20,7 @@ from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, produce
 from stages.artifacts.shards import shard_name
 from stages.artifacts.workspace import Artifact, Workspace
-from stages.contracts import Job, Policy, World, WorldSpec, setting
+from stages.contracts import FrameWorld, Job, Policy, WorldSpec, setting
 from stages.errors import UsageError, keeping
 from stages.events import Advanced, Monitor, OnceEach, Report
 from stages.execution.cores import resolve_workers
@@ -160,7 +160,7 @@ def record_shard(task: RecordingTask) -> Glance:
         return glance(shard)
 
 
-def _policy(task: RecordingTask, world: World) -> Policy:
+def _policy(task: RecordingTask, world: FrameWorld) -> Policy:
     if task.agent is not None:
         files, parameters = task.agent
         return load_pilot(files, parameters[None], world.action_spec)

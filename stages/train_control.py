@@ -11,7 +11,6 @@ import numpy as np
 
 from stages import stage_named
 from stages.agents import (
-    BASIS,
     MODELS,
     AgentFiles,
     Parameters,
@@ -20,7 +19,6 @@ from stages.agents import (
     check_actions,
     check_engine,
     controller_parameters,
-    fitted_basis,
 )
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.fitting import (
@@ -36,18 +34,21 @@ from stages.artifacts.summaries import actions_of
 from stages.artifacts.weights import pack_tensors
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job
-from stages.control.config import Config
+from stages.control.config import DREAM, ORACLE, WORLD, Config
 from stages.errors import UsageError, keeping
 from stages.events import Advanced, Monitor, OnceEach, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.families import WEIGHTS
 from stages.fleet import Fleet, Lane, Terms
+from stages.gathered import BASIS, dream_files, fitted_basis
 from stages.training.seeding import episode_seeds, torch_seed
 from stages.worlds.making import check_random_start
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from stages.control.search_log import Row
 
 __all__ = ["ALGORITHM", "STAGE", "Config", "plan", "run"]
 
@@ -72,7 +73,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         if parent is not vision:
             check_same_parent(parent, vision)
     parents += _start(workspace, chosen, config, job)
-    resolved = {"world": asdict(job.world), "control": asdict(config), "seed": job.seed}
+    resolved = {"world": asdict(job.world), "control": config.decisive, "seed": job.seed}
     return Plan(STAGE, ALGORITHM, job.family, resolved, tuple(parents))
 
 
@@ -150,9 +151,14 @@ class _Hunt:
             told = {"actions": asdict(self.spec)} if actions_of(self.start.manifest) else {}
             check_start(self.start, shape=asdict(self.shape), **told)
         latents = [parent for parent in parents if parent.kind == "latents"]
-        self.basis = fitted_basis(
-            partial, latents, self.agent, config.components, centred=config.bias
-        )
+        self.dream = None
+        if config.place == DREAM and memory is not None:  # config.kinds asks for it
+            self.dream = dream_files(partial, latents, memory, config, job.world, self.spec)
+        self.basis = None
+        if config.components:
+            self.basis = fitted_basis(
+                partial, latents, self.agent, config.components, centred=config.bias
+            )
         size = self.basis.searched(self.shape) if self.basis else self.shape.num_parameters
         path = ("search", "after", self.driven["search"]) if self.start else ("search",)
         first = SearchShape(
@@ -187,6 +193,9 @@ class _Hunt:
                 log=self.log,
                 progress=self.progress,
                 deadline=self.job.resources.stall_seconds,
+                dream=self.dream,
+                dream_lanes=self.config.dream_lanes,
+                oracle=self.config.place == ORACLE,
             )
             self._show("")
             with keeping(self._kept):
@@ -227,12 +236,14 @@ class _Hunt:
             begin = self.driven["selection"]
             seeds = episode_seeds("selection", self.job.seed, begin, config.select_episodes)
             weights = self._weights(self.search.mean[None])[0]
-            rows = self.fleet.drive(
-                f"selection {told}",
-                [Lane(weights, seed, f"the mean vector of generation {told}") for seed in seeds],
-                Terms(config.max_steps[-1]),
-            )
-            self.log.add_selection(self.search, rows)
+            driver = f"the mean vector of generation {told}"
+            lanes = [Lane(weights, seed, driver) for seed in seeds]
+            terms = Terms(config.max_steps[-1])
+            dreamt: Sequence[Row] = ()
+            if self.dream:
+                dreamt = self.fleet.drive(f"dream {told}", lanes, terms, dream=self.dream)
+            rows = self.fleet.drive(f"selection {told}", lanes, terms)
+            self.log.add_selection(self.search, rows, dreamt)
 
     def _weights(self, points: "NDArray[np.float64]") -> Parameters:
         """All weights [n, P] of the controllers at these points of the search."""
@@ -291,11 +302,21 @@ class _Hunt:
             "frames": self.log.num_frames,
             "frames_before": _frames(self.start),
             "engine": self.job.world.engine,
+            **({} if self.config.place == WORLD else self._place()),
             "selected_generation": self.log.best_generation,
             "selected_score": self.log.best_score,
             "selected_episodes": self.config.select_episodes,
             "sigma": self.search.sigma,
         }
+
+    def _place(self) -> dict[str, Any]:
+        """Where the candidates were tried, if not in the world alone."""
+        if self.dream is None:
+            return {"place": self.config.place}
+        real = self.log.num_selection_frames
+        dreamt = self.log.num_frames - real
+        told = {"place": DREAM, "temperature": self.config.temperature}
+        return {**told, "frames": real, "dreamt_frames": dreamt}
 
 
 def _driven(start: Artifact | None, purpose: str) -> int:

@@ -20,6 +20,7 @@ from wm_cli.options import (
     BenchOptions,
     EpisodesOption,
     IdsArgument,
+    PlaceOption,
     PlaceOptions,
     RecordOption,
     ReplaceOption,
@@ -122,12 +123,12 @@ def train_memory(options: StageOptions) -> None:
 
 
 @app.command(
-    "train-control", epilog="Example: wm train-control --seed 7 --force", rich_help_panel=PIPELINE
+    "train-control", epilog="Example: wm train-control --in dream", rich_help_panel=PIPELINE
 )
 @taking(StageOptions)
-def train_control(options: StageOptions) -> None:
-    """Search the controller C in the world."""
-    _make("train-control", options)
+def train_control(options: StageOptions, place: PlaceOption = None) -> None:
+    """Search the controller C in the world, or in M's dream."""
+    _make("train-control", options, {"control.place": place})
 
 
 @app.command(

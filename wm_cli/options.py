@@ -21,6 +21,13 @@ EpisodesOption = Annotated[
     int | None,
     typer.Option("--episodes", metavar="N", min=1, help="Episodes, for this command only."),
 ]
+PlaceOption = Annotated[
+    Literal["world", "dream", "oracle"] | None,
+    typer.Option(
+        "--in",
+        help="Where candidates are tried: the world, M's dream, or the world seen as a dream is.",
+    ),
+]
 RecordOption = Annotated[
     int, typer.Option("--record", metavar="N", min=0, help="Replay N of its seeds as mp4 videos.")
 ]

@@ -1,13 +1,17 @@
 """The settings of a search, as a recipe says them."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from stages.contracts import setting
 from stages.control.schedule import Schedule
 
 if TYPE_CHECKING:
     from stages.control.pilot import PilotShape
+
+
+WORLD, DREAM, ORACLE = PLACES = ("world", "dream", "oracle")
+OF_DREAMS = ("temperature", "dream_steps", "dream_end", "dream_dropout", "dream_lanes")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,25 @@ class Config:
         doc="actions per episode at most, 0: to its end; several share the generations equally",
         low=0,
     )
+    place: str = setting(
+        "world",
+        doc="where candidates are tried: the world, M's dream, or the world seen as a dream is; "
+        "the mean vector is always scored in the world",
+        choices=PLACES,
+    )
+    temperature: float = setting(1.0, doc="of the dream: how much M's doubts count", low=0.0)
+    dream_steps: int = setting(
+        0, doc="actions after which a dream is cut; 0: the world's time limit", low=0
+    )
+    dream_end: str = setting(
+        "hard",
+        doc="a dream ends where M thinks that likelier than not, or as often as M says",
+        choices=("hard", "sampled"),
+    )
+    dream_dropout: float = setting(
+        0.0, doc="share of z and of h that a dream does without, drawn once per episode", low=0.0
+    )
+    dream_lanes: int = setting(256, doc="dreams of one task", low=1)
     task_lanes: int = setting(32, doc="episodes that one task drives as lanes", low=1)
     select_every: int = setting(5, doc="generations between scores of the mean vector", low=1)
     select_episodes: int = setting(16, doc="held-out episodes of such a score", low=1)
@@ -69,6 +92,8 @@ class Config:
             raise ValueError("max_steps is empty; [0] means to the episode's end")
         if not self.episodes:
             raise ValueError("episodes is empty; [1] means one per candidate")
+        if self.dream_dropout >= 1:
+            raise ValueError(f"dream_dropout is {self.dream_dropout}: nothing would be left")
         if self.finalists == 1 or self.finalists >= self.population:
             raise ValueError(
                 f"finalists is {self.finalists}: 0, or 2 to {self.population - 1}, fewer than the "
@@ -78,8 +103,15 @@ class Config:
     @property
     def kinds(self) -> tuple[str, ...]:
         """What the search reads."""
-        memory = () if self.features == "z" else ("memory",)
-        return ("vision", *memory, *(("latents",) if self.components else ()))
+        dreams = self.place == DREAM
+        memory = ("memory",) if dreams or self.features != "z" else ()
+        return ("vision", *memory, *(("latents",) if dreams or self.components else ()))
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide what comes out: those of the dream only where there is one."""
+        idle = {"dream": (), "oracle": OF_DREAMS, "world": ("place", *OF_DREAMS)}[self.place]
+        return {name: value for name, value in asdict(self).items() if name not in idle}
 
     @property
     def schedule(self) -> Schedule:

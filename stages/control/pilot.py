@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.contracts import Actions, ActionSpec, Frames, Mask
+from stages.contracts import Actions, ActionSpec, Frames, Mask, Seen
 from stages.control.controllers import Controllers, ControllerShape, to_actions
 from stages.errors import NumbersBad, UsageError
+from stages.memory.lstm import State
 from stages.memory.mdn_rnn import MDNRNN
-from stages.training.seeding import generator
-from stages.vision.vae import VAE, encode_frames
+from stages.vision.vae import VAE
+from stages.worlds.following import Follower, LanesOf, LatentWorld, rows_of
 
 FEATURES = ("z", "zh", "zch")
 
@@ -41,6 +42,34 @@ class PilotShape:
         return ControllerShape(num_inputs, num_outputs, hidden=self.hidden, bias=self.bias)
 
 
+class Choices:
+    """C's answers to what lanes see: a controller of its own for every lane, or one for all."""
+
+    def __init__(
+        self, controllers: Controllers, shape: PilotShape, action_spec: ActionSpec
+    ) -> None:
+        self.controllers, self.shape, self.action_spec = controllers, shape, action_spec
+
+    def reset(self, num_lanes: int) -> None:
+        """Lane i has controller i, or all lanes the only one."""
+        num_controllers = len(self.controllers.weights["layer0.weight"])
+        if num_controllers not in {1, num_lanes}:
+            raise AssertionError(f"{num_controllers} controllers for {num_lanes} lanes")
+        several = num_controllers > 1
+        self._owner = torch.arange(num_lanes) if several else torch.zeros(num_lanes).long()
+
+    @torch.inference_mode()
+    def of(self, latent: torch.Tensor, state: State | None, lanes: LanesOf) -> Actions:
+        """Actions of these lanes [n], which see z [n, Z], and of M (h, c) [n, H] each."""
+        features = latent
+        if state is not None:
+            features = join_features(self.shape.features, latent, *state)
+        outputs = self.controllers(features, self._owner[torch.from_numpy(lanes)])
+        if not (torch.isfinite(features).all() and torch.isfinite(outputs).all()):
+            raise _not_finite(lanes, latent, features, outputs)
+        return to_actions(outputs, self.action_spec, self.shape.squash)
+
+
 class Pilot:
     """A policy over lanes: one V and one M for all, a controller of its own for every lane."""
 
@@ -55,69 +84,47 @@ class Pilot:
     ) -> None:
         if memory is None and shape.features != "z":
             raise AssertionError("features beyond z need a memory")
-        self.vision = vision
-        self.memory = memory if shape.features != "z" else None
-        self.controllers = controllers
-        self.shape = shape
+        needed = memory if shape.features != "z" else None
+        self.follower = Follower(vision, needed, latent=shape.latent)
+        self.choices = Choices(controllers, shape, action_spec)
         self.action_spec = action_spec
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Start len(seeds) episodes; lane i has controller i, or all lanes the only one."""
-        num_lanes, num_controllers = len(seeds), len(self.controllers.weights["layer0.weight"])
-        if num_controllers not in {1, num_lanes}:
-            raise AssertionError(f"{num_controllers} controllers for {num_lanes} lanes")
-        self._owner = (
-            torch.arange(num_lanes) if num_controllers > 1 else torch.zeros(num_lanes).long()
-        )
-        self._state = None if self.memory is None else self.memory.initial_state(num_lanes)
-        self._first_step = True
-        self._noise = [generator(seed, "latent-noise") for seed in seeds]
+        self.choices.reset(len(seeds))
+        self.follower.reset(seeds)
 
-    @torch.inference_mode()
     def act(self, observation: Frames, live: Mask) -> Actions:
         """Encode, act and remember for the live lanes; other rows are the neutral action."""
         actions = self.action_spec.empty(len(live))
         lanes = np.flatnonzero(live)
-        rows = torch.from_numpy(lanes)
-        latent = self._latent(observation[lanes], lanes)  # [n, Z]
-        state = None if self._state is None else tuple(part[rows] for part in self._state)
-        features = self._features(latent, state)
-        outputs = self.controllers(features, self._owner[rows])
-        if not (torch.isfinite(features).all() and torch.isfinite(outputs).all()):
-            raise _not_finite(lanes, latent, features, outputs)
-        actions[lanes] = to_actions(outputs, self.action_spec, self.shape.squash)
-        if self.memory is not None and state is not None and self._state is not None:
-            vectors = torch.from_numpy(self.action_spec.vectors(actions[lanes]))
-            restart = torch.full((len(lanes),), self._first_step)
-            advanced = self.memory.advance(
-                latent,
-                vectors,
-                (state[0], state[1]),
-                restart if self.memory.shape.restart_flag else None,
-            )
-            for whole, part in zip(self._state, advanced, strict=True):
-                whole[rows] = part
-        self._first_step = False
+        latent = self.follower.see(observation[lanes], lanes)
+        actions[lanes] = self.choices.of(latent, rows_of(self.follower.state, lanes), lanes)
+        self.follower.did(self.action_spec.vectors(actions[lanes]), lanes)
         return actions
 
-    def _latent(self, frames: Frames, lanes: np.ndarray) -> torch.Tensor:
-        mean, log_variance = encode_frames(self.vision, frames)
-        if self.shape.latent == "mean":
-            return mean
-        size = mean.shape[1]
-        noise = np.stack([self._noise[lane].standard_normal(size, np.float32) for lane in lanes])
-        return mean + torch.exp(log_variance / 2) * torch.from_numpy(noise)
 
-    def _features(
-        self, latent: torch.Tensor, state: tuple[torch.Tensor, ...] | None
-    ) -> torch.Tensor:
-        if state is None:
-            return latent
-        return join_features(self.shape.features, latent, *state)
+class Dreamer:
+    """A policy without V and M of its own: C sees the latents of its world and the state of M."""
+
+    def __init__(self, world: LatentWorld, choices: Choices) -> None:
+        self._world, self._choices = world, choices
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Start len(seeds) episodes; lane i has controller i, or all lanes the only one."""
+        self._choices.reset(len(seeds))
+
+    def act(self, observation: Seen, live: Mask) -> Actions:  # noqa: ARG002  the world holds it
+        """Actions of the live lanes; other rows are the neutral action."""
+        actions = self._choices.action_spec.empty(len(live))
+        lanes = np.flatnonzero(live)
+        latent = self._world.latent[torch.from_numpy(lanes)]
+        actions[lanes] = self._choices.of(latent, rows_of(self._world.state, lanes), lanes)
+        return actions
 
 
 def _not_finite(
-    lanes: np.ndarray, latent: torch.Tensor, features: torch.Tensor, outputs: torch.Tensor
+    lanes: LanesOf, latent: torch.Tensor, features: torch.Tensor, outputs: torch.Tensor
 ) -> NumbersBad:
     """What is wrong with rows [n, ...] of these lanes: the first in the order of events."""
     retrain = "Train it again with a smaller {}.learning_rate."

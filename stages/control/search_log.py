@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.artifacts.partial import Partial
-from stages.artifacts.plain import COUNT, NUMBER, TEXT, fault, listed, row
+from stages.artifacts.plain import COUNT, NUMBER, TEXT, fault, listed, optional, row
 from stages.artifacts.scores import log_line, parse_log
 from stages.control.restarts import Restarts
 from stages.control.search import digest_of
@@ -24,7 +24,7 @@ PENDING = "pending.jsonl"  # not payload
 
 _LINE = {"generation": COUNT, "frames": COUNT}
 _GENERATION = {"fitness": listed(NUMBER, least=1), "asked": TEXT, "sigma": NUMBER}
-_SCORE = {"selection": listed(NUMBER, least=1)}
+_SCORE = {"selection": listed(NUMBER, least=1), "dreamt": optional(listed(NUMBER, least=1))}
 _TASK = {"of": TEXT, "task": COUNT, "rows": listed(row(NUMBER, COUNT))}
 
 Row = tuple[float, int]  # return of an episode, and its engine frames
@@ -73,14 +73,21 @@ class SearchLog:
             search,
         )
 
-    def add_selection(self, search: Restarts, rows: Sequence[Row]) -> None:
-        """Log the returns of the search's mean vector; it is kept when they are the best so far."""
+    def add_selection(
+        self, search: Restarts, rows: Sequence[Row], dreamt: Sequence[Row] = ()
+    ) -> None:
+        """Log the returns of the search's mean vector; it is kept when they are the best so far.
+
+        `dreamt` are its returns in the dream, where the search is held in one.
+        """
         returns, frames = zip(*rows, strict=True)
         record = {
             "generation": search.generation,
             "selection": list(returns),
             "frames": sum(frames),
         }
+        if dreamt:
+            record["dreamt"] = [row[0] for row in dreamt]
         self._append(record, search)
 
     def has_selection(self, generation: int) -> bool:
@@ -89,8 +96,13 @@ class SearchLog:
 
     @property
     def num_frames(self) -> int:
-        """Engine frames of the whole search."""
+        """Frames of the whole search, dreamt ones too."""
         return sum(int(record["frames"]) for record in self.records)
+
+    @property
+    def num_selection_frames(self) -> int:
+        """Engine frames on which mean vectors were scored."""
+        return sum(int(record["frames"]) for record in self.records if "selection" in record)
 
     def pending(self, name: str) -> dict[int, list[Row]]:
         """Tasks of this piece of work that are done already; a line that a death cut is dropped."""
@@ -138,7 +150,10 @@ def _damaged(record: Mapping[str, Any], wrong: str) -> ArtifactDamaged:
 
 def _measures(record: Mapping[str, Any]) -> dict[str, float]:
     if "selection" in record:
-        return {"control/selection/mean": float(np.mean(record["selection"]))}
+        scores = {"control/selection/mean": float(np.mean(record["selection"]))}
+        if "dreamt" in record:
+            scores["control/selection/dreamt"] = float(np.mean(record["dreamt"]))
+        return scores
     fitness = np.array(record["fitness"])
     return {
         "control/fitness/best": float(fitness.max()),

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.contracts import Actions, ActionSpec, Frames, Mask, Step, World
+from stages.contracts import Actions, ActionSpec, Frames, FrameWorld, Mask, Step
 from stages.errors import NumbersBad
 
 MAX_SEED = 2**31  # EnvPool's seeds are C++ ints
@@ -16,7 +16,7 @@ Indices = NDArray[np.intp]
 Frame = NDArray[np.uint8]  # [H, W, C]
 
 
-class Engine(World, Protocol):
+class Engine(FrameWorld, Protocol):
     """A World whose every step is one engine frame, and which may leave frames undrawn."""
 
     def skip(self, actions: Actions) -> Step:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from stages.contracts import World, WorldSpec
+from stages.contracts import FrameWorld, WorldSpec
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.lanes import Engine
 from stages.worlds.repeat import Repeat
@@ -123,7 +123,7 @@ def make_world(
     threads: int = 1,
     raw: bool = False,
     random_start: bool = False,
-) -> World:
+) -> FrameWorld:
     """The world of a spec; `engine` overrides the spec's, `threads` are EnvPool's.
 
     With `raw` observations are the engine's own frames; the action repeat stays. With
@@ -138,7 +138,7 @@ def make_prepared(spec: WorldSpec, *, engine: str | None = None, threads: int = 
     return _prepared(spec, _repeated(spec, engine, threads))
 
 
-def _prepared(spec: WorldSpec, world: World) -> "Prepared":
+def _prepared(spec: WorldSpec, world: FrameWorld) -> "Prepared":
     from stages.worlds.prepare import Prepared
 
     return Prepared(world, crop=spec.crop, size=spec.size)
@@ -146,7 +146,7 @@ def _prepared(spec: WorldSpec, world: World) -> "Prepared":
 
 def _repeated(
     spec: WorldSpec, engine: str | None, threads: int, *, random_start: bool = False
-) -> World:
+) -> FrameWorld:
     headless()
     asked = replace(spec, engine=engine or spec.engine)
     made = _engine(spec, resolve_engine(asked), threads, random_start=random_start)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stages.contracts import Actions, Frames, Mask, Step, World
+from stages.contracts import Actions, Frames, FrameWorld, Mask, Step
 from stages.errors import UsageError
 
 Crop = tuple[int, int, int, int]  # rows from, to, columns from, to
@@ -34,7 +34,7 @@ def prepare(frames: Frames, crop: Crop, size: int) -> Frames:
 class Prepared:
     """A world whose observations are prepared frames; `raw` keeps the engine's last ones."""
 
-    def __init__(self, world: World, *, crop: Crop, size: int) -> None:
+    def __init__(self, world: FrameWorld, *, crop: Crop, size: int) -> None:
         check_crop(crop, world.observation_shape)
         self._world = world
         self._crop = crop

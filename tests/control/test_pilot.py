@@ -156,15 +156,15 @@ def test_choices_reach_the_memory_one_hot(vision, frames):
 
 
 def spoil_vision(pilot):
-    pilot.vision.encoder.mu.bias[0] = float("inf")
+    pilot.follower.vision.encoder.mu.bias[0] = float("inf")
 
 
 def spoil_memory(pilot):
-    pilot.memory.lstm.bias[:] = float("nan")
+    pilot.follower.memory.lstm.bias[:] = float("nan")
 
 
 def spoil_the_middle_controller(pilot):
-    pilot.controllers.weights["layer0.bias"][1, 0] = float("nan")
+    pilot.choices.controllers.weights["layer0.bias"][1, 0] = float("nan")
 
 
 @pytest.mark.parametrize(
