@@ -1,0 +1,101 @@
+"""Searches in M's dream and against the oracle, through the command line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from command_line import copied, manifest, payload, wm
+
+pytestmark = pytest.mark.pipeline
+
+DREAM = ("--in", "dream", "--set", "control.generations=3", "--set", "control.max_steps=[40]")
+
+
+def log_of(root, name):
+    return [json.loads(line) for line in (root / name / "search.jsonl").read_text().splitlines()]
+
+
+def test_a_search_against_the_oracle_is_the_search_in_the_world(micro_workspace, tmp_path):
+    """Seed for seed: what the dream's contract costs is nothing."""
+    root = copied(micro_workspace, tmp_path / "workspace")
+    made = wm("train-control", "-w", root, "--in", "oracle", "--workers", 2, "--json").report
+    assert made["artifact"] == "control/0002"
+    assert payload(root, "control/0002") == payload(root, "control/0001")
+    found, expected = (manifest(root, f"control/000{n}") for n in (2, 1))
+    assert found["summary"].pop("place") == "oracle"
+    assert found["summary"] == expected["summary"]
+    assert found["config"]["control"].pop("place") == "oracle"
+    assert found["config"] == expected["config"], "what the world does not use decides nothing"
+
+
+@pytest.fixture(scope="module")
+def dreamt(doom_workspace, tmp_path_factory):
+    """Doom's debug run with a controller that was trained in the dream."""
+    root = copied(doom_workspace, tmp_path_factory.mktemp("dream") / "workspace")
+    wm("train-control", "-w", root, *DREAM, "--workers", 2)
+    return root
+
+
+def test_candidates_dream_and_the_mean_vector_plays(dreamt):
+    records = log_of(dreamt, "control/0002")
+    fitness = np.array([r["fitness"] for r in records if "fitness" in r])
+    assert fitness.shape == (3, 8)
+    assert ((fitness >= 1) & (fitness <= 40)).all(), "every step that is survived earns 1"
+    (score,) = [r for r in records if "selection" in r]
+    assert len(score["selection"]) == len(score["dreamt"]) == 2
+    summary = manifest(dreamt, "control/0002")["summary"]
+    assert (summary["place"], summary["temperature"]) == ("dream", 1.0)
+    assert summary["frames"] == score["frames"] == sum(score["selection"])
+    assert summary["dreamt_frames"] == fitness.sum()
+    lines = (dreamt / "control/0002/metrics.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert {"control/selection/mean", "control/selection/dreamt"} <= told[-1].keys()
+    kinds = [parent["kind"] for parent in manifest(dreamt, "control/0002")["parents"]]
+    assert kinds == ["vision", "memory", "latents"]
+
+
+def test_workers_and_tasks_change_nothing(dreamt, doom_workspace, tmp_path):
+    root = copied(doom_workspace, tmp_path / "workspace")
+    wm("train-control", "-w", root, *DREAM, "--workers", 1)
+    assert payload(root, "control/0002") == payload(dreamt, "control/0002")
+
+
+def test_temperature_makes_another_dream_and_another_artifact(dreamt, tmp_path):
+    root = tmp_path / "workspace"
+    shutil.copytree(dreamt, root)
+    hot = ("--set", "control.temperature=1.5", "--set", "control.dream_end=sampled")
+    made = wm("train-control", "-w", root, *DREAM, *hot, "--json").report
+    assert made["artifact"] == "control/0003"
+    assert log_of(root, "control/0003")[0]["asked"] == log_of(root, "control/0002")[0]["asked"]
+    again = wm("train-control", "-w", root, *DREAM, "--json").report
+    assert (again["artifact"], again["up_to_date"]) == ("control/0002", True)
+
+
+def test_what_was_learnt_in_the_dream_is_evaluated_in_the_game(dreamt, tmp_path):
+    root = tmp_path / "workspace"
+    shutil.copytree(dreamt, root)
+    report = wm("evaluate", "-w", root, "--from", "control/0002", "--json").report
+    assert report["artifact"] == "evaluations/0002"
+    assert 1 <= report["summary"]["mean"] <= 200
+
+
+def test_a_memory_that_foresees_no_reward_cannot_be_dreamt_in(micro_workspace, tmp_path):
+    root = copied(micro_workspace, tmp_path / "workspace")
+    endless = wm("train-control", "-w", root, "--in", "dream", code=2)
+    assert "control.dream_steps" in endless.said
+    steps = ("--set", "control.dream_steps=20")
+    refused = wm("train-control", "-w", root, "--in", "dream", *steps, code=5)
+    assert "does not foresee rewards" in refused.said
+    assert "wm train-memory --set memory.reward_head=true" in refused.said
+    assert not list((root / "control").glob(".partial-*"))
+
+
+def test_carracing_is_dreamt_with_a_reward_head(micro_workspace, tmp_path):
+    root = copied(micro_workspace, tmp_path / "workspace", before="control")
+    heads = ("--set", "memory.reward_head=true", "--set", "memory.end_head=true")
+    wm("train-memory", "-w", root, *heads)
+    steps = ("--set", "control.dream_steps=20")
+    wm("train-control", "-w", root, "--in", "dream", *steps)
+    fitness = log_of(root, "control/0001")[0]["fitness"]
+    assert len(set(fitness)) > 1, "foreseen rewards differ"

@@ -1,0 +1,205 @@
+"""The dream against a plain loop per lane with the reference sampler, and against its contract."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from stages.contracts import ActionSpec
+from stages.memory.dreaming import DreamingMemory
+from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
+from stages.memory.mixture import sample
+from stages.memory.noise import normals, uniforms
+from stages.worlds import dream
+from stages.worlds.dream import DreamTerms, DreamWorld, Starts
+
+Z, A, H = 4, 1, 12
+SHAPE = MDNRNNShape(Z, A, H, 3, end_head=True, restart_flag=True)
+SPEC = ActionSpec("box", A, low=(-1.0,), high=(1.0,))
+SEEDS = list(range(40, 60))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_math_thread():
+    torch.set_num_threads(1)
+
+
+def lively(shape=SHAPE, *, end_bias=-2.0):
+    """An M whose gates and mixtures are far from zero."""
+    model, source = MDNRNN(shape, seed=1), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.4 * torch.randn(parameter.shape, generator=source))
+        if model.end_head is not None:
+            model.end_head.weight.mul_(4)  # so that it makes up its mind
+            model.end_head.bias.fill_(end_bias)
+    return model.eval()
+
+
+def starts(reward=1.0, number=7):
+    random = np.random.default_rng(5)
+    mu = random.standard_normal((number, Z)).astype(np.float32)
+    return Starts(mu, np.full((number, Z), -3.0, dtype=np.float32), reward)
+
+
+def build(model=None, *, reward=1.0, **terms):
+    kept = DreamTerms(**{"max_steps": 30, **terms})
+    return DreamWorld(DreamingMemory(model or lively()), starts(reward), SPEC, kept)
+
+
+def steering(seed, step):
+    """An action that depends on the lane's own seed and step alone."""
+    return math.sin(seed * 1.3 + step)
+
+
+def dreamt(world, seeds, *, steps=30):
+    """Latents [T + 1, B, Z], rewards [T, B], and how every lane ended, of a whole dream."""
+    seen, rewards = [world.reset(seeds).copy()], []
+    last = None
+    for step in range(steps):
+        if not world.live.any():
+            break
+        actions = np.array([[steering(seed, step)] for seed in seeds], dtype=np.float32)
+        last = world.step(actions)
+        seen.append(last.observation.copy())
+        rewards.append(last.reward)
+    return np.stack(seen), np.stack(rewards), last
+
+
+def plain(model, seed, terms, *, reward=1.0):
+    """One lane by M's own methods and the reference sampler: latents, rewards, ended, cut."""
+    begun, key = starts(reward), torch.tensor([seed])
+    which = int(uniforms(key, 0, 1, stream=dream.FIRST)[0, 0] * len(begun.mu))
+    z = torch.from_numpy(begun.mu[which : which + 1])
+    z = z + math.exp(-1.5) * normals(key, 0, Z, stream=dream.NOISE)
+    state, latents, rewards = model.initial_state(1), [z], []
+    for step in range(1, terms.max_steps + 1):
+        a = torch.tensor([[steering(seed, step - 1)]], dtype=torch.float32)
+        with torch.inference_mode():
+            state = model.advance(z, a, state, torch.tensor([step == 1]))
+            told = model.heads(state[0])
+            z = sample(
+                told,
+                uniform=uniforms(key, step, Z, stream=dream.WEIGHTS),
+                noise=normals(key, step, Z, stream=dream.NOISE),
+                temperature=terms.temperature,
+            )
+        latents.append(z)
+        rewards.append(reward if told.reward is None else float(told.reward))
+        if terms.end == "hard":
+            ended = bool(told.end_logit > 0)
+        else:
+            drawn = uniforms(key, step, 1, stream=dream.END)[0, 0]
+            ended = bool(drawn < torch.sigmoid(told.end_logit))
+        if ended:
+            return torch.cat(latents).numpy(), rewards, True, False
+    return torch.cat(latents).numpy(), rewards, False, True
+
+
+@pytest.mark.parametrize("end", ["hard", "sampled"])
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.15])
+def test_a_lane_is_a_plain_loop_over_m(end, temperature):
+    model, terms = lively(), DreamTerms(temperature=temperature, max_steps=30, end=end)
+    latents, rewards, last = dreamt(build(model, temperature=temperature, end=end), SEEDS)
+    lengths = []
+    for lane, seed in enumerate(SEEDS):
+        expected, earned, ended, cut = plain(model, seed, terms)
+        lengths.append(len(earned))
+        np.testing.assert_allclose(latents[: len(expected), lane], expected, atol=2e-4)
+        np.testing.assert_allclose(rewards[: len(earned), lane], earned)
+        assert (rewards[len(earned) :, lane] == 0).all(), "a lane that ended earns nothing"
+        assert (last.terminated[lane], last.truncated[lane]) == (ended, cut)
+        # It goes on repeating what it saw last.
+        assert (latents[len(expected) :, lane] == latents[len(expected) - 1, lane]).all()
+    assert len(set(lengths)) > 1, "dreams that all last as long would prove little"
+
+
+def test_lanes_do_not_know_their_place():
+    together, _, _ = dreamt(build(), SEEDS)
+    for number in (0, 13, 19):
+        alone, _, _ = dreamt(build(), [SEEDS[number]])
+        both = min(len(alone), len(together))
+        np.testing.assert_allclose(alone[:both, 0], together[:both, number], atol=1e-4)
+    world = build()
+    dreamt(world, SEEDS[:3])
+    again, _, _ = dreamt(world, SEEDS)
+    assert np.array_equal(again, together), "a dream before leaves nothing behind"
+
+
+def test_rewards_are_ms_where_it_foresees_them():
+    model = lively(MDNRNNShape(Z, A, H, 3, reward_head=True, end_head=True, restart_flag=True))
+    terms = DreamTerms(max_steps=10)
+    _, rewards, _ = dreamt(build(model, reward=None, max_steps=10), SEEDS)
+    for lane, seed in enumerate(SEEDS[:5]):
+        _, earned, _, _ = plain(model, seed, terms, reward=None)
+        np.testing.assert_allclose(rewards[: len(earned), lane], earned, atol=1e-4)
+    with pytest.raises(AssertionError, match="no reward"):
+        build(reward=None)
+
+
+def test_without_an_end_head_only_time_ends_a_dream():
+    model = lively(MDNRNNShape(Z, A, H, 3))
+    _, rewards, last = dreamt(build(model, max_steps=9), SEEDS[:2], steps=40)
+    assert len(rewards) == 9
+    assert last.truncated.all() and not last.terminated.any()
+
+
+def test_first_latents_are_drawn_from_recorded_first_frames():
+    world = build()
+    first = world.reset(list(range(4000)))
+    begun = starts()
+    distance = np.abs(first[:, None] - begun.mu[None]).max(axis=2)
+    nearest = distance.argmin(axis=1)
+    spread = first - begun.mu[nearest]
+    assert abs(spread.std() / math.exp(-1.5) - 1) < 0.05
+    assert (np.bincount(nearest, minlength=7) > 4000 / 7 * 0.7).all(), "every one of them begins"
+
+
+def test_dropout_is_one_mask_per_episode_and_spares_actions():
+    world = build(dropout=0.25)
+    world.reset(list(range(500)))
+    z, h = world._kept
+    np.testing.assert_allclose(z.unique().numpy(), [0, 4 / 3], rtol=1e-6)
+    assert abs(float((h == 0).float().mean()) - 0.25) < 0.02
+    before = [part.clone() for part in world._kept]
+    world.step(np.zeros((500, 1), dtype=np.float32))
+    assert all(torch.equal(a, b) for a, b in zip(before, world._kept, strict=True))
+    plainly, _, _ = dreamt(build(), SEEDS)
+    dropped, _, _ = dreamt(build(dropout=0.25), SEEDS)
+    assert np.array_equal(plainly[0], dropped[0])
+    assert not np.allclose(plainly[1], dropped[1])
+
+
+def test_retired_lanes_stand_still_and_frames_are_counted():
+    world = build(lively(end_bias=-50.0), repeat=4)
+    world.reset(SEEDS[:3])
+    world.retire(np.array([False, True, False]))
+    step = world.step(np.zeros((3, 1), dtype=np.float32))
+    assert step.num_frames.tolist() == [4, 0, 4]
+    assert step.reward.tolist() == [1.0, 0.0, 1.0]
+    assert world.live.tolist() == [True, False, True]
+
+
+def test_a_step_that_was_returned_is_never_written_to():
+    world = build()
+    world.reset(SEEDS)
+    first = world.step(np.zeros((len(SEEDS), 1), dtype=np.float32))
+    kept = [np.copy(part) for part in (first.observation, first.terminated, first.reward)]
+    for _ in range(8):
+        world.step(np.ones((len(SEEDS), 1), dtype=np.float32))
+    for part, copy in zip((first.observation, first.terminated, first.reward), kept, strict=True):
+        assert np.array_equal(part, copy)
+
+
+def test_a_memory_that_overflows_names_the_lane():
+    from stages.errors import NumbersBad
+
+    model = lively()
+    with torch.no_grad():
+        model.head.bias.fill_(float("inf"))
+    world = build(model)
+    world.reset(SEEDS)
+    with pytest.raises(NumbersBad, match="dream is NaN") as bad:
+        world.step(np.zeros((len(SEEDS), 1), dtype=np.float32))
+    assert bad.value.lane == 0
