@@ -1,6 +1,7 @@
 """A command line that cannot be understood, answered with the nearest one that can."""
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ def usage_error(error: typer.TyperException, words: Sequence[str], commands: Any
         option = str(getattr(error, "option_name", ""))
         fix = _unknown_option(option, known, words, commands, path)
         return UsageError(f"{error.message}.", fix=fix or _help(path))
-    message = error.format_message().strip().replace("\n\t", " ")
+    message = error.format_message().strip().replace("\n\t", " ").replace("Value error, ", "")
     stray = _stray_setting(message, words)
     place = _stray_workspace(message, words)
-    fix = f"Did you mean --set {stray}?" if stray else _help(path)
+    near = _nearest_choice(message)
+    fix = f"Did you mean {near}?" if near else _help(path)
+    fix = f"Did you mean --set {stray}?" if stray else fix
     fix = f"Did you mean -w {place}?" if place else fix
     return UsageError(message, fix=fix)
 
@@ -44,7 +47,7 @@ def command_of(error: typer.TyperException, words: Sequence[str], commands: Any)
 def _stray_setting(message: str, words: Sequence[str]) -> str | None:
     """A word with `=` that the message complains about."""
     for word in words:
-        if "=" in word and not word.startswith("-") and word in message:
+        if "=" in word and not word.startswith("-") and _names(message, word):
             return word
     return None
 
@@ -54,9 +57,22 @@ def _stray_workspace(message: str, words: Sequence[str]) -> str | None:
     from stages.artifacts.workspace import Workspace
 
     for word in words:
-        if word in message and not word.startswith("-") and Workspace.exists(Path(word)):
+        if not word.startswith("-") and _names(message, word) and Workspace.exists(Path(word)):
             return word
     return None
+
+
+def _nearest_choice(message: str) -> str:
+    """Of the values that an option takes, the one nearest to what was given; or nothing."""
+    given, told, choices = message.rpartition(": ")[2].partition(" is not one of ")
+    offered = re.findall(r"'([^']*)'", choices) if told else []
+    near = difflib.get_close_matches(given.strip("'"), offered, n=1, cutoff=0.7)  # gpu is no cpu
+    return near[0] if near else ""
+
+
+def _names(message: str, word: str) -> bool:
+    """Whether a message speaks of a word of the command line, whole."""
+    return re.search(rf"(?<![^\s'\"(]){re.escape(word)}(?![^\s'\").,:])", message) is not None
 
 
 def _unknown_option(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from stages import STAGES
+from stages.artifacts.workspace import Workspace
 from wm_cli.app import run
 
 COMMANDS = [
@@ -97,3 +98,23 @@ def test_an_unwritable_workspace_is_refused(wm, tmp_path: Path):
     assert answer.returncode == 6
     assert str(tmp_path / "file") in answer.stderr
     assert (tmp_path / "file").read_text() == "here"
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (("train-control", "--in", "dreams"), "Did you mean dream?"),
+        (("train-vision", "--device", "gpu"), "wm train-vision --help"),
+        (("train-vision", "-w", "w", "--device", "cudo"), "Did you mean cuda?"),
+        (("train-vision", "-w", "w", "--device", "elsewhere"), "wm train-vision --help"),
+    ],
+)
+def test_a_value_that_an_option_does_not_take(wm, tmp_path, words, fix):
+    """The nearest one; a workspace called `w` is not in every word with a w."""
+    Workspace.open(tmp_path / "w", create=True)
+    answer = wm(*words)
+    said = " ".join(answer.stderr.split())
+    assert answer.returncode == 2
+    assert "is not one of" in said
+    assert fix in said
+    assert "Did you mean -w" not in said
