@@ -26,6 +26,7 @@ from stages.families import WEIGHTS, build_memory, build_vision, check_unchanged
 
 if TYPE_CHECKING:
     from stages.control.pilot import Choices, Pilot, PilotShape
+    from stages.memory.dreaming import DreamingMemory
     from stages.memory.mdn_rnn import MDNRNN
     from stages.vision.vae import VAE
     from stages.worlds.dream import DreamTerms, DreamWorld, Starts
@@ -57,6 +58,7 @@ class DreamFiles:
     starts_digest: str
     action_spec: ActionSpec
     terms: "DreamTerms"
+    precision: str = "float32"  # of M's matrix products
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,13 @@ def load_choices(trial: Trial, action_spec: ActionSpec) -> "Choices":
 
 def load_dream(agent: AgentFiles, dream: DreamFiles) -> "DreamWorld":
     """The dream of an agent's M."""
-    from stages.memory.dreaming import DreamingMemory
     from stages.worlds.dream import DreamWorld
 
-    memory = load_memory(agent)
-    assert memory is not None, "a dream without a memory"
+    memory = cached_dreaming(
+        agent.memory_digest, agent.memory, _items(agent.memory_shape), dream.precision
+    )
     starts = cached_starts(dream.starts_digest, dream.starts)
-    return DreamWorld(DreamingMemory(memory), starts, dream.action_spec, dream.terms)
+    return DreamWorld(memory, starts, dream.action_spec, dream.terms)
 
 
 def action_spec(world: WorldSpec, engine: str) -> ActionSpec:
@@ -285,6 +287,19 @@ def load_pilot(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpe
     shape = agent.pilot.controller(vision.latent_size, memory_size, action_spec.size)
     controllers = Controllers(shape, parameters)
     return Pilot(vision, memory, controllers, shape=agent.pilot, action_spec=action_spec)
+
+
+@lru_cache(maxsize=1)
+def cached_dreaming(
+    digest: str, path: str | None, shape: tuple[tuple[str, Any], ...], precision: str
+) -> "DreamingMemory":
+    """M as it dreams, its products of this precision; kept by this process."""
+    from stages.memory.dreaming import DreamingMemory
+    from stages.training.precision import training_dtype
+
+    memory = cached_memory(digest, path, shape)
+    assert memory is not None, "a dream without a memory"
+    return DreamingMemory(memory, dtype=training_dtype(precision))
 
 
 @lru_cache(maxsize=1)

@@ -80,7 +80,7 @@ def dream_files(
         dropout=config.dream_dropout,
         repeat=world.repeat,
     )
-    return DreamFiles(str(starts), digest, action_spec, terms)
+    return DreamFiles(str(starts), digest, action_spec, terms, config.precision)
 
 
 def dream_starts(

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from stages.contracts import setting
 from stages.control.schedule import Schedule
+from stages.training.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from stages.control.pilot import PilotShape
 
 
 WORLD, DREAM, ORACLE = PLACES = ("world", "dream", "oracle")
-OF_DREAMS = ("temperature", "dream_steps", "dream_end", "dream_dropout", "dream_lanes")
+OF_DREAMS = ("temperature", "dream_steps", "dream_end", "dream_dropout", "dream_lanes", "precision")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Config:
         0.0, doc="share of z and of h that a dream does without, drawn once per episode", low=0.0
     )
     dream_lanes: int = setting(256, doc="dreams of one task", low=1)
+    precision: str = setting(
+        "auto",
+        doc="of M's matrix products in the dream; auto is resolved once per workspace",
+        choices=PRECISIONS,
+    )
     task_lanes: int = setting(32, doc="episodes that one task drives as lanes", low=1)
     select_every: int = setting(5, doc="generations between scores of the mean vector", low=1)
     select_episodes: int = setting(16, doc="held-out episodes of such a score", low=1)
