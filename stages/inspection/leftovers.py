@@ -16,7 +16,13 @@ from stages.artifacts.manifest import MANIFEST, is_payload_name
 from stages.artifacts.partial import PARTIAL, partial_path
 from stages.artifacts.state import STARTS, STATE, recorded_in
 from stages.artifacts.workspace import KINDS, VIDEOS, Workspace
-from stages.errors import ArtifactDamaged, InputMissing, StageError
+from stages.errors import (
+    ArtifactDamaged,
+    InputMissing,
+    InputsMismatch,
+    StageError,
+    UsageError,
+)
 from stages.events import Silent
 from stages.inspection.overview import look
 from stages.pipeline import Prepared, Request, verb
@@ -253,7 +259,10 @@ def _resuming(workspace: Workspace, prepared: Prepared, one: Leftover) -> str:
         return ""
     for named in _starts(one.path):
         job = replace(prepared.job, parents=named)
-        plan = verb(stage).plan(prepared.workspace, prepared.config(stage), job)
+        try:
+            plan = verb(stage).plan(prepared.workspace, prepared.config(stage), job)
+        except (UsageError, InputsMismatch):  # with the settings that hold now
+            continue
         if partial_path(one.path.parent, plan.fingerprint) == one.path:
             words = [word for name in named for word in ("--from", name)]
             return command(workspace, stage.name, *words)

@@ -19,7 +19,8 @@ class Driven(Fleet):
         super().__init__(None, None, 4, executor=None, log=None, progress=None, deadline=9)
         object.__setattr__(self, "asked", [])
 
-    def drive(self, name, lanes, terms):
+    def drive(self, name, lanes, terms, *, dream=None, oracle=False):
+        assert dream is None and not oracle
         self.asked.append((name, [(float(w[0]), seed) for w, seed, _ in lanes], terms))
         return [(float(w[0]) + EASE[seed], 100) for w, seed, _ in lanes]
 
