@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from stages.memory.mdn_rnn import MDNRNN
     from stages.vision.vae import VAE
     from stages.worlds.dream import DreamTerms, DreamWorld, Starts
+    from stages.worlds.following import Follower
 
 Parameters = NDArray[np.floating]
 MODELS = ("vision", "memory")
@@ -100,31 +101,36 @@ def _played(trial: Trial) -> "tuple[World, Policy]":
 
     if trial.dream is not None:
         dream = load_dream(trial.agent, trial.dream)
-        return dream, Dreamer(dream, load_choices(trial, dream.action_spec))
+        choices = load_choices(trial.agent, trial.parameters, dream.action_spec)
+        return dream, Dreamer(dream, choices)
     world = cached_world(trial.world, trial.engine, random_start=trial.random_start)
     if not trial.oracle:
         return world, load_pilot(trial.agent, trial.parameters, world.action_spec)
-    from stages.worlds.following import Follower
     from stages.worlds.oracle import OracleWorld
 
-    agent = trial.agent
-    vision = cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
-    memory = load_memory(agent) if agent.pilot.features != "z" else None
-    seen = OracleWorld(world, Follower(vision, memory, latent=agent.pilot.latent))
-    return seen, Dreamer(seen, load_choices(trial, world.action_spec))
+    seen = OracleWorld(world, load_follower(trial.agent))
+    return seen, Dreamer(seen, load_choices(trial.agent, trial.parameters, world.action_spec))
 
 
-def load_choices(trial: Trial, action_spec: ActionSpec) -> "Choices":
-    """The controllers of a trial by themselves, without V and M."""
+def load_choices(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpec) -> "Choices":
+    """Controllers [B, P], or one for all lanes [1, P], by themselves; runs in a worker."""
     from stages.control.controllers import Controllers
     from stages.control.pilot import Choices
 
-    agent = trial.agent
     check_actions(agent, action_spec)
     memory_size = agent.memory_shape["hidden_size"] if agent.memory_shape else 0
     latent_size = agent.vision_shape["latent_size"]
     shape = agent.pilot.controller(latent_size, memory_size, action_spec.size)
-    return Choices(Controllers(shape, trial.parameters), agent.pilot, action_spec)
+    return Choices(Controllers(shape, parameters), agent.pilot, action_spec)
+
+
+def load_follower(agent: AgentFiles) -> "Follower":
+    """V, and M where C sees what it remembers."""
+    from stages.worlds.following import Follower
+
+    vision = cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
+    memory = load_memory(agent) if agent.pilot.features != "z" else None
+    return Follower(vision, memory, latent=agent.pilot.latent)
 
 
 def load_dream(agent: AgentFiles, dream: DreamFiles) -> "DreamWorld":
@@ -276,17 +282,10 @@ def check_actions(agent: AgentFiles, spec: ActionSpec) -> None:
 
 
 def load_pilot(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpec) -> "Pilot":
-    """The agent with controllers [B, P] (or one for all lanes, [1, P]); runs in a worker."""
-    from stages.control.controllers import Controllers
+    """The agent with controllers [B, P], or one for all lanes, [1, P]; runs in a worker."""
     from stages.control.pilot import Pilot
 
-    check_actions(agent, action_spec)
-    vision = cached_vision(agent.vision_digest, agent.vision, agent.vision_shape["latent_size"])
-    memory = load_memory(agent)
-    memory_size = agent.memory_shape["hidden_size"] if agent.memory_shape else 0
-    shape = agent.pilot.controller(vision.latent_size, memory_size, action_spec.size)
-    controllers = Controllers(shape, parameters)
-    return Pilot(vision, memory, controllers, shape=agent.pilot, action_spec=action_spec)
+    return Pilot(load_follower(agent), load_choices(agent, parameters, action_spec))
 
 
 @lru_cache(maxsize=1)

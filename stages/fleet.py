@@ -157,7 +157,7 @@ def with_final(
 
 
 def run_lanes(trial: Trial) -> list[Row]:
-    """Return and engine frames of every lane; runs in a worker."""
+    """Return and frames of every lane; runs in a worker."""
     return [(outcome.total_reward, outcome.num_frames) for outcome in run_trial(trial)]
 
 

@@ -116,7 +116,7 @@ class Config:
     @property
     def decisive(self) -> dict[str, Any]:
         """The settings that decide what comes out: those of the dream only where there is one."""
-        idle = {"dream": (), "oracle": OF_DREAMS, "world": ("place", *OF_DREAMS)}[self.place]
+        idle = {DREAM: (), ORACLE: OF_DREAMS, WORLD: ("place", *OF_DREAMS)}[self.place]
         return {name: value for name, value in asdict(self).items() if name not in idle}
 
     @property

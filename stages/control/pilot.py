@@ -14,8 +14,6 @@ from stages.contracts import Actions, ActionSpec, Frames, Mask, Seen
 from stages.control.controllers import Controllers, ControllerShape, to_actions
 from stages.errors import NumbersBad, UsageError
 from stages.memory.lstm import State
-from stages.memory.mdn_rnn import MDNRNN
-from stages.vision.vae import VAE
 from stages.worlds.following import Follower, LanesOf, LatentWorld, rows_of
 
 FEATURES = ("z", "zh", "zch")
@@ -73,21 +71,9 @@ class Choices:
 class Pilot:
     """A policy over lanes: one V and one M for all, a controller of its own for every lane."""
 
-    def __init__(
-        self,
-        vision: VAE,
-        memory: MDNRNN | None,
-        controllers: Controllers,
-        *,
-        shape: PilotShape,
-        action_spec: ActionSpec,
-    ) -> None:
-        if memory is None and shape.features != "z":
-            raise AssertionError("features beyond z need a memory")
-        needed = memory if shape.features != "z" else None
-        self.follower = Follower(vision, needed, latent=shape.latent)
-        self.choices = Choices(controllers, shape, action_spec)
-        self.action_spec = action_spec
+    def __init__(self, follower: Follower, choices: Choices) -> None:
+        self.follower, self.choices = follower, choices
+        self.action_spec = choices.action_spec
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Start len(seeds) episodes; lane i has controller i, or all lanes the only one."""

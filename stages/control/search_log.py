@@ -27,7 +27,7 @@ _GENERATION = {"fitness": listed(NUMBER, least=1), "asked": TEXT, "sigma": NUMBE
 _SCORE = {"selection": listed(NUMBER, least=1), "dreamt": optional(listed(NUMBER, least=1))}
 _TASK = {"of": TEXT, "task": COUNT, "rows": listed(row(NUMBER, COUNT))}
 
-Row = tuple[float, int]  # return of an episode, and its engine frames
+Row = tuple[float, int]  # return of an episode, and its frames: the engine's, or dreamt ones
 
 
 class SearchLog:

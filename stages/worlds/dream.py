@@ -6,7 +6,7 @@ not know their place.
 Axes: `B` lanes, `n` of them live, `Z` latent size, `H` units of M, `E` recorded episodes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,7 +102,6 @@ class DreamWorld:
             terminated=self._ended,
             truncated=self._cut,
             num_frames=num_frames,
-            facts=self._facts(),
         )
 
     def retire(self, lanes: Mask) -> None:
@@ -112,9 +111,6 @@ class DreamWorld:
     def close(self) -> None:
         """Nothing is open."""
         self.live = np.zeros(0, dtype=np.bool_)
-
-    def _facts(self) -> Mapping[str, NDArray[np.float64]]:
-        return {}
 
     @torch.inference_mode()
     def _advance(self, rows: Tensor, actions: Actions) -> tuple[NDArray[np.float64], Mask]:

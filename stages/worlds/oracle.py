@@ -26,7 +26,7 @@ class OracleWorld:
 
     @property
     def latent(self) -> torch.Tensor:
-        """Z of the newest frames."""
+        """Latents z of the newest frames."""
         return self._follower.latent
 
     @property

@@ -7,10 +7,11 @@ from oracles import world_models_numpy as oracle
 
 from stages.contracts import ActionSpec
 from stages.control.controllers import Controllers
-from stages.control.pilot import Pilot, PilotShape
+from stages.control.pilot import Choices, Pilot, PilotShape
 from stages.errors import NumbersBad, UsageError
 from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
 from stages.vision.vae import VAE
+from stages.worlds.following import Follower
 
 CAR = ActionSpec("box", 3, low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 CHOICE = ActionSpec("choice", 4)
@@ -39,7 +40,8 @@ def build_pilot(vision, memory, *, spec=CAR, num_controllers=B, **changes):
     random = np.random.default_rng(7)
     parameters = random.normal(scale=0.7, size=(num_controllers, kind.num_parameters))
     controllers = Controllers(kind, parameters)
-    return Pilot(vision, memory, controllers, shape=shape, action_spec=spec), parameters
+    follower = Follower(vision, memory, latent=shape.latent)
+    return Pilot(follower, Choices(controllers, shape, spec)), parameters
 
 
 def fly(pilot, frames, *, seeds=SEEDS, live=None):

@@ -34,11 +34,14 @@ def test_an_agent_drives_there_as_in_the_world_bit_for_bit(features, latent):
         return drive(world, policy, SEEDS, stop_rule=rule, max_steps=30)
 
     plain = make_world(SPEC)
-    pilot = Pilot(vision, memory, controllers, shape=shape, action_spec=plain.action_spec)
-    expected = driven(plain, pilot)
-    follower = Follower(vision, memory if features != "z" else None, latent=latent)
-    seen = OracleWorld(make_world(SPEC), follower)
-    found = driven(seen, Dreamer(seen, Choices(controllers, shape, seen.action_spec)))
+    choices = Choices(controllers, shape, plain.action_spec)
+
+    def follower():
+        return Follower(vision, memory if features != "z" else None, latent=latent)
+
+    expected = driven(plain, Pilot(follower(), choices))
+    seen = OracleWorld(make_world(SPEC), follower())
+    found = driven(seen, Dreamer(seen, choices))
     assert found == expected
     assert len({outcome.num_steps for outcome in found}) > 1
     plain.close()
