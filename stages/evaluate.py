@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stages import stage_named
-from stages.agents import (
-    AgentFiles,
-    Parameters,
-    cached_vision,
-    cached_world,
-    lineage,
-    load_pilot,
-    trained_agent,
-)
+from stages.agents import AgentFiles, Parameters, lineage, trained_agent
 from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import canonical_json, readable_json
@@ -47,6 +39,7 @@ from stages.execution.local import LocalExecutor
 from stages.execution.protocol import Task
 from stages.execution.worker import sign_of_life
 from stages.training.seeding import episode_seeds, named_seeds
+from stages.trials import cached_vision, cached_world, load_pilot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,14 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.agents import AgentFiles, DreamFiles, Parameters, Trial, run_trial
+from stages.agents import AgentFiles, Parameters
 from stages.contracts import WorldSpec
 from stages.control.search import digest_of
 from stages.control.search_log import Row, SearchLog
 from stages.events import Monitor
+from stages.execution.inline import InlineExecutor
 from stages.execution.local import LocalExecutor
-from stages.execution.protocol import Task
+from stages.execution.protocol import Executor, Task
 from stages.training.seeding import named_seeds
+from stages.trials import DreamFiles, Trial, run_trial
 
 FEW = 8  # lanes that one task drives at least
 
@@ -108,7 +110,8 @@ class Fleet:
         In the world itself, unless told otherwise.
         """
         most = self.dream_lanes if dream else self.task_lanes
-        each = min(most, max(FEW, -(-len(lanes) // 2)))  # two cores at least
+        elsewhere = dream is not None and dream.device != "cpu"
+        each = most if elsewhere else min(most, max(FEW, -(-len(lanes) // 2)))  # for two cores
         chunks = list(_chunks(lanes, each))
         piece = f"{name} {digest_of(_weights(lanes))}"
         rows = self.log.pending(piece)  # of these very candidates
@@ -120,7 +123,9 @@ class Fleet:
             for key, chunk in enumerate(chunks)
             if key not in rows
         ]
-        for finished in self.executor.run(tasks, monitor=self.progress, deadline=self.deadline):
+        # Workers would each open the device; this process is the only one that needs it.
+        executor: Executor = InlineExecutor() if elsewhere else self.executor
+        for finished in executor.run(tasks, monitor=self.progress, deadline=self.deadline):
             key = int(finished.key)
             rows[key] = finished.value
             self.log.add_pending(piece, key, finished.value)

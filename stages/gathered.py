@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.agents import AgentFiles, DreamFiles, load_memory
+from stages.agents import AgentFiles
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.disk import digest_file
 from stages.artifacts.partial import Partial
@@ -16,6 +16,7 @@ from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.contracts import ActionSpec, WorldSpec
 from stages.control.config import Config
 from stages.errors import InputsMismatch, UsageError
+from stages.trials import DreamFiles, load_memory
 
 if TYPE_CHECKING:
     from stages.control.basis import Basis
@@ -57,6 +58,8 @@ def dream_files(
     config: Config,
     world: WorldSpec,
     action_spec: ActionSpec,
+    *,
+    device: str,
 ) -> DreamFiles:
     """What a worker needs to dream.
 
@@ -77,10 +80,11 @@ def dream_files(
         temperature=config.temperature,
         max_steps=max_steps,
         end=config.dream_end,
+        end_weight=memory.manifest.config["memory"]["end_weight"],
         dropout=config.dream_dropout,
         repeat=world.repeat,
     )
-    return DreamFiles(str(starts), digest, action_spec, terms, config.precision)
+    return DreamFiles(str(starts), digest, action_spec, terms, config.precision, device)
 
 
 def dream_starts(

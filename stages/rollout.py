@@ -5,16 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from stages import stage_named
-from stages.agents import (
-    AgentFiles,
-    Parameters,
-    action_spec,
-    cached_world,
-    check_engine,
-    lineage,
-    load_pilot,
-    trained_agent,
-)
+from stages.agents import AgentFiles, Parameters, action_spec, check_engine, lineage, trained_agent
 from stages.artifacts.fitting import check_world
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, produce
@@ -28,6 +19,7 @@ from stages.execution.local import LocalExecutor
 from stages.execution.protocol import Task
 from stages.execution.worker import sign_of_life
 from stages.training.seeding import episode_seeds, named_seeds
+from stages.trials import cached_world, load_pilot
 from stages.worlds.making import check_random_start
 from stages.worlds.monotony import Glance, Monotony, glance
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import stage_named
-from stages.agents import cached_vision, vision_weights
+from stages.agents import vision_weights
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.fitting import WORLD_FIELDS, check_same_actions, check_world
 from stages.artifacts.partial import Partial
@@ -22,6 +22,7 @@ from stages.execution.local import LocalExecutor
 from stages.execution.protocol import Task
 from stages.execution.worker import sign_of_life
 from stages.families import WEIGHTS
+from stages.trials import cached_vision
 
 STAGE = stage_named("sample-latents")
 ALGORITHM = 1

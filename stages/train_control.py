@@ -133,6 +133,7 @@ class _Hunt:
         from stages.control.restarts import Restarts
         from stages.control.search import SearchShape
         from stages.control.search_log import SearchLog
+        from stages.training.device import resolve_device
 
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
         self.warnings = OnceEach(progress)
@@ -153,7 +154,10 @@ class _Hunt:
         latents = [parent for parent in parents if parent.kind == "latents"]
         self.dream = None
         if config.place == DREAM and memory is not None:  # config.kinds asks for it
-            self.dream = dream_files(partial, latents, memory, config, job.world, self.spec)
+            device = str(resolve_device(job.resources.device))
+            self.dream = dream_files(
+                partial, latents, memory, config, job.world, self.spec, device=device
+            )
         self.basis = None
         if config.components:
             self.basis = fitted_basis(

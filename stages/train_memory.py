@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from stages.training.session import Session
 
 STAGE = stage_named("train-memory")
-ALGORITHM = 4
+ALGORITHM = 5
 HELD_OUT_STEP = 1 << 40  # noise of held-out batches: beyond every training step
 MAX_BASELINE_STEPS = 20_000  # transitions on which the baselines are fitted and scored
 
@@ -54,7 +54,9 @@ class Config:
     end_weight: float = setting(10.0, doc="weight of a step that ends, in the end head", above=0)
     min_log_sigma: float = setting(-7.0, doc="lower bound of log sigma")
     steps: int = setting(1000, doc="training steps; 0 leaves M as it starts", low=0)
-    batch_size: int = setting(100, doc="sequences per step", low=1)
+    batch_size: int = setting(
+        100, doc="sequences per step; of whole episodes their number on average", low=1
+    )
     window: int = setting(0, doc="steps per sequence; 0: whole episodes", low=0)
     learning_rate: float = setting(1e-3, doc="of Adam at the start", above=0)
     final_rate: float = setting(0.0, doc="what the rate falls to", low=0)

@@ -10,9 +10,10 @@ import pytest
 from command_line import ROOT
 from safetensors.numpy import load_file
 
-from stages.agents import action_spec, load_pilot, trained_agent
+from stages.agents import action_spec, trained_agent
 from stages.artifacts.workspace import Workspace
 from stages.contracts import WorldSpec
+from stages.trials import load_pilot
 
 PAGE = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
 SAMPLE = ROOT / "data" / "sample"

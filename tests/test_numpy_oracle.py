@@ -39,9 +39,10 @@ def finished(request):
 
 def package_actions(workspace, frames):
     """Actions of the package's own agent, one lane per episode; frames [B, T, H, W, C]."""
-    from stages.agents import load_pilot, trained_agent
+    from stages.agents import trained_agent
     from stages.artifacts.workspace import Workspace
     from stages.contracts import ActionSpec
+    from stages.trials import load_pilot
 
     opened = Workspace.open(workspace)
     files, parameters = trained_agent(opened, opened.newest("control"))

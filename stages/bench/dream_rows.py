@@ -6,7 +6,6 @@ from functools import lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
-from stages.agents import cached_memory
 from stages.bench.contest import Contest, Contestant, timed
 from stages.bench.model_rows import forward_flop, matrix_ceiling
 from stages.bench.plain_worlds import PlainAgent, dream_plainly
@@ -14,6 +13,7 @@ from stages.bench.worksite import SEED, Worksite
 from stages.memory.fused_draw import can_compile
 from stages.training.precision import native_precision
 from stages.training.seeding import generator, torch_seed
+from stages.trials import cached_memory
 
 if TYPE_CHECKING:
     from stages.control.controllers import Controllers

@@ -7,13 +7,13 @@ from itertools import count
 import numpy as np
 
 from stages import rollout
-from stages.agents import Trial, run_trial
 from stages.artifacts.disk import write_file
 from stages.bench.ceilings import EnvPoolStepping, has_envpool, step_gymnasium, write_raw
 from stages.bench.contest import Contest, Contestant, timed
 from stages.bench.plain_worlds import PlainAgent, PlainEpisode, drive_plainly, record_plainly
 from stages.bench.worksite import SEED, Worksite
 from stages.training.seeding import episode_seeds, generator
+from stages.trials import Trial, run_trial
 
 SIGMA = 0.1  # of fresh controllers: the first generation of train-control
 

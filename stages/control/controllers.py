@@ -46,11 +46,14 @@ class ControllerShape:
 class Controllers:
     """B controllers of one shape, each with weights of its own."""
 
-    def __init__(self, shape: ControllerShape, parameters: NDArray[np.floating]) -> None:
+    def __init__(
+        self, shape: ControllerShape, parameters: NDArray[np.floating], *, device: str = "cpu"
+    ) -> None:
         if parameters.ndim != 2 or parameters.shape[1] != shape.num_parameters:
             raise AssertionError(f"expected [B, {shape.num_parameters}], got {parameters.shape}")
         self.shape = shape
-        self.weights = split_parameters(shape, parameters)
+        split = split_parameters(shape, parameters)
+        self.weights = {name: weight.to(device) for name, weight in split.items()}
 
     def __call__(self, inputs: torch.Tensor, lanes: torch.Tensor) -> torch.Tensor:
         """Outputs [n, A] in -1..1 for inputs [n, D]; `lanes` [n] says whose weights to use."""
@@ -108,10 +111,10 @@ def to_actions(outputs: torch.Tensor, spec: ActionSpec, squash: tuple[str, ...])
     (CarRacing's gas: (a + 1) / 2) or clipped to them (its brake), per dimension.
     """
     if spec.kind == "choice":
-        return outputs.argmax(-1).numpy()
+        return outputs.argmax(-1).cpu().numpy()
     low = np.asarray(spec.low, dtype=np.float32)
     high = np.asarray(spec.high, dtype=np.float32)
-    raw = outputs.numpy()
+    raw = outputs.cpu().numpy()
     stretched = low + (raw + 1) / 2 * (high - low)
     linear = np.array([kind == "linear" for kind in squashes(spec, squash)])
     return np.where(linear, stretched, np.clip(raw, low, high)).astype(np.float32)

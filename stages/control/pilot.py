@@ -50,11 +50,12 @@ class Choices:
 
     def reset(self, num_lanes: int) -> None:
         """Lane i has controller i, or all lanes the only one."""
-        num_controllers = len(self.controllers.weights["layer0.weight"])
+        weight = self.controllers.weights["layer0.weight"]
+        num_controllers = len(weight)
         if num_controllers not in {1, num_lanes}:
             raise AssertionError(f"{num_controllers} controllers for {num_lanes} lanes")
-        several = num_controllers > 1
-        self._owner = torch.arange(num_lanes) if several else torch.zeros(num_lanes).long()
+        owner = np.arange(num_lanes) if num_controllers > 1 else np.zeros(num_lanes, dtype=np.int64)
+        self._owner = torch.from_numpy(owner).to(weight.device)
 
     @torch.inference_mode()
     def of(self, latent: torch.Tensor, state: State | None, lanes: LanesOf) -> Actions:
@@ -62,7 +63,8 @@ class Choices:
         features = latent
         if state is not None:
             features = join_features(self.shape.features, latent, *state)
-        outputs = self.controllers(features, self._owner[torch.from_numpy(lanes)])
+        rows = torch.from_numpy(lanes).to(self._owner.device)
+        outputs = self.controllers(features, self._owner[rows])
         if not (torch.isfinite(features).all() and torch.isfinite(outputs).all()):
             raise _not_finite(lanes, latent, features, outputs)
         return to_actions(outputs, self.action_spec, self.shape.squash)
@@ -104,7 +106,8 @@ class Dreamer:
         """Actions of the live lanes; other rows are the neutral action."""
         actions = self._choices.action_spec.empty(len(live))
         lanes = np.flatnonzero(live)
-        latent = self._world.latent[torch.from_numpy(lanes)]
+        latent = self._world.latent
+        latent = latent[torch.from_numpy(lanes).to(latent.device)]
         actions[lanes] = self._choices.of(latent, rows_of(self._world.state, lanes), lanes)
         return actions
 

@@ -1,14 +1,15 @@
 """M for dreams of many lanes: two matrix products per step, bfloat16 where asked, few passes.
 
 The density and its draws are those of `mdn_rnn` and `mixture`, which are the reference; the
-weights are copied once, in another order. Lanes are taken in blocks whose gates stay in a core's
-cache. Inference only.
+weights are copied once, in another order. On a processor lanes are taken in blocks whose gates
+stay in a core's cache. Inference only.
 Axes: `B` lanes, `b` lanes of a block, `Z` latent size, `A` action size, `H` LSTM units, `K`
 components, `I` inputs of the LSTM's product: h, z, a, perhaps the restart flag, 1 for the bias,
 zeros.
 """
 
 import math
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from stages.memory.mdn_rnn import MDNRNN
 from stages.memory.mixture import MIN_TEMPERATURE, check_temperature
 
 PAIR = 32  # the products' inner length is a multiple of it: what a matrix unit takes at once
-BLOCK = 512  # lanes at once
+BLOCK = 512  # lanes at once, on a processor
 
 
 class _Scratch(NamedTuple):
@@ -49,6 +50,7 @@ class DreamingMemory:
         self.shape = model.shape
         self.dtype = dtype
         lstm = model.lstm
+        self.device = lstm.bias.device
         with torch.no_grad():
             bias = (lstm.bias + lstm.offset)[:, None]
             weight = torch.cat(
@@ -59,7 +61,9 @@ class DreamingMemory:
             self._weight = _sigmoids_first(weight).to(dtype).t()  # [I, 4H]
             self._head_weight = model.head.weight.to(dtype, copy=True)  # [3 * Z * K, H]
             self._head_bias = model.head.bias.to(torch.float32, copy=True)[:, None]
-        self._fused = compiled_draw() if compiled and can_compile() else None
+        on_processor = self.device.type == "cpu"
+        self._fused = compiled_draw() if compiled and on_processor and can_compile() else None
+        self._block = BLOCK if on_processor else sys.maxsize
         self._scratch: dict[int, _Scratch] = {}  # by lanes of a block
 
     @torch.inference_mode()
@@ -69,7 +73,7 @@ class DreamingMemory:
             assert restart is not None, "this memory has a restart flag: say which lanes restart"
         assert len(z) == len(a) == len(state[0]), f"{len(z)}, {len(a)}, {len(state[0])} lanes"
         h, c = torch.empty_like(state[0]), torch.empty_like(state[1])
-        for block in _blocks(len(z)):
+        for block in _blocks(len(z), self._block):
             restarting = None if restart is None else restart[block]
             before = state[0][block], state[1][block]
             self._advance(z[block], a[block], before, restarting, (h[block], c[block]))
@@ -123,7 +127,7 @@ class DreamingMemory:
         """
         check_temperature(temperature)
         drawn = torch.empty_like(noise)
-        for block in _blocks(len(h)):
+        for block in _blocks(len(h), self._block):
             drawn[block] = self._draw(h[block], uniform[block], noise[block], temperature)
         return drawn
 
@@ -162,9 +166,9 @@ class DreamingMemory:
         return torch.addcmul(mean_of_it, sigma, noise.t()).t()
 
 
-def _blocks(num_lanes: int) -> Iterator[slice]:
+def _blocks(num_lanes: int, most: int) -> Iterator[slice]:
     """Blocks of nearly the same size: a small one would be rounded in another way."""
-    num_blocks = -(-num_lanes // BLOCK)
+    num_blocks = -(-num_lanes // most)
     for number in range(num_blocks):
         yield slice(num_lanes * number // num_blocks, num_lanes * (number + 1) // num_blocks)
 

@@ -4,6 +4,7 @@ Source: Ha & Schmidhuber 2018 and its code; the end head's weight of 10 is Doom'
 Axes: `B` sequences, `T` steps, `Z` latent size, `A` action size.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -163,6 +164,15 @@ def _other_errors(
         entropy = functional.binary_cross_entropy_with_logits(end_logit, ends, reduction="none")
         errors["end"] = (1 + (end_weight - 1) * ends) * entropy
     return errors
+
+
+def end_probability(logit: Tensor, end_weight: float) -> Tensor:
+    """How likely the episode ends, [...], by the logit of a head that was trained with a weight.
+
+    Weighted w times, a step that ends as often as p says looks as if it did so with odds
+    w p / (1 - p): the weight moves the logit by log w, which is taken off again.
+    """
+    return torch.sigmoid(logit - math.log(end_weight))
 
 
 @torch.inference_mode()

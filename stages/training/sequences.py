@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stages.artifacts.latents import LatentRecord
 from stages.training.seeding import generator
 
+NEAR = 16  # batches whose episodes are sorted by length together
 POOL = 2**17  # steps of the episodes that windows are drawn from at a time: 20 MB at Z = 32
 
 Floats = NDArray[np.float32]
@@ -60,11 +61,13 @@ class SequenceBatch:
 class SequenceBatches:
     """Sequences of some episodes.
 
-    With `window` 0 they are whole episodes, every one once per epoch, epochs without a gap. Else
-    they are `window` steps long and begin anywhere in an episode that is long enough; an episode
-    is chosen as often as its number of steps says, and a short one is padded. Memory is bounded:
-    windows come from pools of about `pool` steps, and no more whole episodes are kept. A pool
-    serves as many batches as it has steps for, and the pools of an epoch hold every episode once.
+    With `window` 0 they are whole episodes, every one once per epoch. Batches hold about as many
+    steps, those of `batch_size` episodes of usual length, and episodes that last about as long
+    share one: little of a padded batch is empty. Else they are `window` steps long and begin
+    anywhere in an episode that is long enough; an episode is chosen as often as its number of
+    steps says, and a short one is padded. Memory is bounded: windows come from pools of about
+    `pool` steps, and no more whole episodes are kept. A pool serves as many batches as it has
+    steps for, and the pools of an epoch hold every episode once.
     """
 
     def __init__(
@@ -96,12 +99,9 @@ class SequenceBatches:
         return self._reader.gather(windows, num_steps=self.window or max(w[2] for w in windows))
 
     def _whole_episodes(self, step: int) -> list[Window]:
-        windows = []
-        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
-            epoch, inside = divmod(place, len(self._episodes))
-            chosen = int(self._order(epoch)[inside])
-            windows.append((int(self._episodes[chosen]), 0, int(self._lengths[chosen])))
-        return windows
+        chosen = self._pool(step)
+        columns = (self._episodes[chosen].tolist(), self._lengths[chosen].tolist())
+        return [(episode, 0, length) for episode, length in zip(*columns, strict=True)]
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         return generator(self._seed, "episodes", epoch).permutation(len(self._episodes))
@@ -119,8 +119,8 @@ class SequenceBatches:
         return list(zip(*columns, strict=True))
 
     def _pool(self, step: int) -> NDArray[np.int64]:
-        """Places, among the episodes, of those that the windows of this step come from."""
-        if self.num_steps <= self._pool_size:
+        """Places, among the episodes, of those that the sequences of this step come from."""
+        if self.window and self.num_steps <= self._pool_size:
             return np.arange(len(self._episodes))
         if self._epoch is None or step < self._epoch[1]:
             self._epoch = (0, 0, self._cut(0))
@@ -134,6 +134,22 @@ class SequenceBatches:
         return pools[int(np.searchsorted(ends, step, side="right"))].places
 
     def _cut(self, epoch: int) -> "list[_Pool]":
+        return self._windowed(epoch) if self.window else self._whole(epoch)
+
+    def _whole(self, epoch: int) -> "list[_Pool]":
+        """The batches of an epoch, a pool for each."""
+        order = self._order(epoch)
+        num_batches = max(1, round(len(order) / self.batch_size))
+        near = np.array_split(order, -(-num_batches // NEAR))
+        near = [some[np.argsort(self._lengths[some], kind="stable")] for some in near]
+        near[1::2] = [some[::-1] for some in near[1::2]]  # no batch from a long end to a short one
+        order = np.concatenate(near)
+        numbers = (np.cumsum(self._lengths[order]) - 1) * num_batches // self.num_steps
+        parts = np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
+        shuffled = generator(self._seed, "batches", epoch).permutation(len(parts))
+        return [_Pool(parts[number], 1) for number in shuffled]
+
+    def _windowed(self, epoch: int) -> "list[_Pool]":
         """The pools of an epoch: its episodes in their order, cut where `pool` steps are full."""
         order = self._order(epoch)
         numbers = (np.cumsum(self._lengths[order]) - 1) // self._pool_size
@@ -151,7 +167,7 @@ class SequenceBatches:
 
 @dataclass(frozen=True)
 class _Pool:
-    """Episodes that windows are drawn from for some batches."""
+    """Episodes of which some batches are made."""
 
     places: NDArray[np.int64]
     num_batches: int

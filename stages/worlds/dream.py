@@ -17,12 +17,14 @@ from torch import Tensor
 from stages.contracts import Actions, ActionSpec, Mask, Step
 from stages.errors import NumbersBad
 from stages.memory.dreaming import DreamingMemory
+from stages.memory.losses import end_probability
 from stages.memory.lstm import State
 from stages.memory.noise import normals, uniforms
 from stages.worlds.lanes import check_actions, check_seeds
 
 FIRST, WEIGHTS, NOISE, END, DROP_Z, DROP_H = range(6)  # streams of random numbers
 HARD, SAMPLED = "hard", "sampled"
+DIVERGED = "diverged"  # fact: the dream left all numbers, which ended it
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class DreamTerms:
     temperature: float = 1.0
     max_steps: int = 1000  # after which an episode is cut
     end: str = HARD  # where the end's logit is positive | SAMPLED: as often as M says
+    end_weight: float = 1.0  # that M was trained with
     dropout: float = 0.0  # share of z and h that an episode does without
     repeat: int = 1  # frames that a step stands for
 
@@ -48,10 +51,12 @@ class DreamTerms:
 class DreamWorld:
     """B dreams of one memory. Lanes that have ended cost nothing.
 
-    `latent` and `state` are what an agent sees: z [B, Z], and M's (h, c) before the next action.
+    `latent` and `state` are what an agent sees: z [B, Z], and M's (h, c) before the next action, on
+    the memory's device. Where a mixture grows without bounds a dream ends, and its step earns
+    nothing; `diverged` tells it. In the first step that is an error: then M itself is broken.
     """
 
-    fact_names: tuple[str, ...] = ()
+    fact_names: tuple[str, ...] = (DIVERGED,)
 
     def __init__(
         self, memory: DreamingMemory, starts: Starts, action_spec: ActionSpec, terms: DreamTerms
@@ -59,18 +64,21 @@ class DreamWorld:
         assert memory.model.reward_head is not None or starts.reward is not None, "no reward"
         self.action_spec = action_spec
         self.live: Mask = np.zeros(0, dtype=np.bool_)
-        self.latent = torch.zeros(0, memory.shape.latent_size)
+        self._device = memory.device
+        self.latent = torch.zeros(0, memory.shape.latent_size, device=self._device)
         self.state: State = memory.model.initial_state(0)
         self._memory, self._terms = memory, terms
-        self._mu, self._logvar = torch.from_numpy(starts.mu), torch.from_numpy(starts.logvar)
+        self._mu, self._logvar = (
+            torch.from_numpy(part).to(self._device) for part in (starts.mu, starts.logvar)
+        )
         self._reward = starts.reward
         self._seeds = torch.zeros(0, dtype=torch.int64)
         self._num_steps = 0
-        self._ended = self._cut = self.live
+        self._ended = self._cut = self._diverged = self.live
 
     def reset(self, seeds: Sequence[int]) -> NDArray[np.float32]:
         """Begin one dream per seed as some recorded episode began; z [B, Z]."""
-        self._seeds = torch.tensor(check_seeds(seeds))
+        self._seeds = torch.tensor(check_seeds(seeds), device=self._device)
         num_lanes, size = len(self._seeds), self._mu.shape[1]
         chosen = (uniforms(self._seeds, 0, 1, stream=FIRST)[:, 0] * len(self._mu)).long()
         spread = torch.exp(self._logvar[chosen] / 2)
@@ -79,8 +87,8 @@ class DreamWorld:
         self._kept = self._masks()
         self._num_steps = 0
         self.live = np.ones(num_lanes, dtype=np.bool_)
-        self._ended, self._cut = ~self.live, ~self.live
-        return self.latent.numpy()
+        self._ended = self._cut = self._diverged = ~self.live
+        return self.latent.cpu().numpy()
 
     def step(self, actions: Actions) -> Step:
         """One step of M in every live lane."""
@@ -90,18 +98,22 @@ class DreamWorld:
         reward = np.zeros(len(self.live))
         num_frames = np.where(self.live, self._terms.repeat, 0)
         if len(live):
-            earned, ended = self._advance(torch.from_numpy(live), checked[live])
-            reward[live] = earned
-            self._ended, self._cut = self._ended.copy(), self._cut.copy()
-            self._ended[live] = ended
-            self._cut[live] = ~ended & (self._num_steps >= self._terms.max_steps)
+            earned, ended, diverged = self._advance(
+                torch.from_numpy(live).to(self._device), checked[live]
+            )
+            reward[live] = np.where(diverged, 0.0, earned)
+            cut = ~(ended | diverged) & (self._num_steps >= self._terms.max_steps)
+            self._ended = _with(self._ended, live, ended | diverged)
+            self._diverged = _with(self._diverged, live, diverged)
+            self._cut = _with(self._cut, live, cut)
             self.live = self.live & ~(self._ended | self._cut)
         return Step(
-            observation=self.latent.numpy(),
+            observation=self.latent.cpu().numpy(),
             reward=reward,
             terminated=self._ended,
             truncated=self._cut,
             num_frames=num_frames,
+            facts={DIVERGED: self._diverged.astype(np.float64)},
         )
 
     def retire(self, lanes: Mask) -> None:
@@ -113,15 +125,18 @@ class DreamWorld:
         self.live = np.zeros(0, dtype=np.bool_)
 
     @torch.inference_mode()
-    def _advance(self, rows: Tensor, actions: Actions) -> tuple[NDArray[np.float64], Mask]:
-        """Reward [n] and end [n] of the live rows, whose latent and state move on."""
+    def _advance(self, rows: Tensor, actions: Actions) -> tuple[NDArray[np.float64], Mask, Mask]:
+        """Reward, end, and whether it diverged, [n], of the live rows, whose dream moves on.
+
+        A lane that diverges stays as it was.
+        """
         memory, terms = self._memory, self._terms
-        z, h, c, seeds = (
-            part[rows] for part in (self.latent, self.state[0], self.state[1], self._seeds)
-        )
+        before = self.latent[rows], self.state[0][rows], self.state[1][rows]
+        z, h, c = before
+        seeds = self._seeds[rows]
         kept_z, kept_h = (kept[rows] if len(kept) else 1.0 for kept in self._kept)
-        restart = torch.full((len(rows),), self._num_steps == 1)
-        vectors = torch.from_numpy(self.action_spec.vectors(actions))
+        restart = torch.full((len(rows),), self._num_steps == 1, device=self._device)
+        vectors = torch.from_numpy(self.action_spec.vectors(actions)).to(self._device)
         flag = restart if memory.shape.restart_flag else None
         h, c = memory.advance(z * kept_z, vectors, (h * kept_h, c), flag)
         size = z.shape[1]
@@ -133,23 +148,27 @@ class DreamWorld:
         )
         reward, logit = memory.model.other_heads(h)
         ended = self._ends(logit, seeds)
-        wholes = (self.latent, *self.state)
+        whole = torch.isfinite(z).all(dim=1) & torch.isfinite(h).all(dim=1)
+        if self._num_steps == 1 and not whole.all():
+            raise self._not_finite(rows, whole)
+        wholes, after = (self.latent, *self.state), (z, h, c)
         self.latent, *moved = (
-            whole.index_copy(0, rows, part) for whole, part in zip(wholes, (z, h, c), strict=True)
+            all_of.index_copy(0, rows, torch.where(whole[:, None], new, old))
+            for all_of, new, old in zip(wholes, after, before, strict=True)
         )
         self.state = (moved[0], moved[1])
-        if not (torch.isfinite(z).all() and torch.isfinite(h).all()):
-            raise self._not_finite(rows, z, h)
-        earned = torch.full((len(rows),), self._reward or 0.0) if reward is None else reward
-        return earned.double().numpy(), ended.numpy()
+        if reward is None:
+            reward = torch.full((len(rows),), self._reward or 0.0)
+        return reward.double().cpu().numpy(), ended.cpu().numpy(), ~whole.cpu().numpy()
 
     def _ends(self, logit: Tensor | None, seeds: Tensor) -> Tensor:
         """Whether M ends the episode, bool [n]; without a head for that it never does."""
         if logit is None:
-            return torch.zeros(len(seeds), dtype=torch.bool)
+            return torch.zeros(len(seeds), dtype=torch.bool, device=self._device)
         if self._terms.end == HARD:
             return logit > 0
-        return uniforms(seeds, self._num_steps, 1, stream=END)[:, 0] < torch.sigmoid(logit)
+        likely = end_probability(logit, self._terms.end_weight)
+        return uniforms(seeds, self._num_steps, 1, stream=END)[:, 0] < likely
 
     def _masks(self) -> tuple[Tensor, Tensor]:
         """What z and h are multiplied with for a whole episode, [B, Z] and [B, H]; or nothing.
@@ -164,11 +183,17 @@ class DreamWorld:
         z, h = ((uniform >= share).float() / (1 - share) for uniform in drawn)
         return z, h
 
-    def _not_finite(self, rows: Tensor, z: Tensor, h: Tensor) -> NumbersBad:
-        bad = ~(torch.isfinite(z).all(dim=1) & torch.isfinite(h).all(dim=1))
+    def _not_finite(self, rows: Tensor, whole: Tensor) -> NumbersBad:
         return NumbersBad(
             "The dream is NaN or infinite.",
             why="M's weights are too large.",
             fix="Train it again with a smaller memory.learning_rate.",
-            lane=int(rows[int(bad.int().argmax())]),
+            lane=int(rows[int(whole.int().argmin())]),
         )
+
+
+def _with(mask: Mask, lanes: NDArray[np.intp], values: Mask) -> Mask:
+    """A copy of the mask [B] with other values at these lanes."""
+    changed = mask.copy()
+    changed[lanes] = values
+    return changed

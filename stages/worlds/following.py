@@ -86,5 +86,5 @@ def rows_of(state: State | None, lanes: LanesOf) -> State | None:
     """The states of these lanes alone."""
     if state is None:
         return None
-    rows = torch.from_numpy(lanes)
+    rows = torch.from_numpy(lanes).to(state[0].device)
     return state[0][rows], state[1][rows]

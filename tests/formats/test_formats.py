@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from command_line import KINDS, digests, wm
 
-from stages.agents import load_pilot, packed_agent, trained_agent
+from stages.agents import packed_agent, trained_agent
 from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.episodes import EpisodeSet
 from stages.artifacts.latents import LatentSet
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec
+from stages.trials import load_pilot
 
 HERE = Path(__file__).parent
 

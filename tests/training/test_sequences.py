@@ -65,9 +65,35 @@ def test_whole_episodes_equal_the_records_and_come_once_per_epoch(source, record
     for step in range(15):
         places += check(batches.batch(step), records, window=0)
     assert all(start == 0 for _, start in places)
+    assert len(places) >= 10
     for epoch in range(len(places) // len(TRAIN)):
         part = places[epoch * len(TRAIN) : (epoch + 1) * len(TRAIN)]
         assert sorted(episode for episode, _ in part) == TRAIN
+
+
+class Lengths:
+    """Episodes of these lengths, nothing but zeros."""
+
+    def __init__(self, lengths):
+        self.lengths = np.array(lengths)
+
+    def episode(self, number):
+        (record,) = latent_records([int(self.lengths[number])])
+        return record
+
+
+def test_batches_of_whole_episodes_have_as_many_steps_and_little_padding():
+    source = Lengths(np.random.default_rng(0).geometric(1 / 80, size=300))
+    batches = SequenceBatches(source, range(300), batch_size=10, window=0, seed=0)
+    masks = [batches.batch(step).mask for step in range(60)]  # two epochs
+    steps = np.array([mask.sum() for mask in masks])
+    longest = source.lengths.max()
+    assert (abs(steps - 10 * source.lengths.mean()) <= longest).all()
+    assert steps[:30].sum() == source.lengths.sum() == steps[30:].sum()
+    assert steps.sum() / sum(mask.size for mask in masks) > 0.8  # 0.35 in random order
+    first, second = ([mask.shape for mask in part] for part in (masks[:30], masks[30:]))
+    assert first != second, "every epoch has batches of its own"
+    assert first != sorted(first, key=lambda shape: shape[1]), "and no order of lengths"
 
 
 def test_windows_equal_the_records(source, records):
@@ -95,12 +121,13 @@ def test_windows_begin_everywhere_and_as_often_as_episodes_are_long(source, reco
 @pytest.mark.parametrize("window", [0, 7])
 def test_a_batch_depends_on_seed_and_step_alone(source, window, pool):
     def fresh(seed):
-        return SequenceBatches(source, TRAIN, batch_size=4, window=window, seed=seed, pool=pool)
+        return SequenceBatches(source, TRAIN, batch_size=2, window=window, seed=seed, pool=pool)
 
     used = fresh(1)
     for step in (3, 0, 9, 3, 1, 40, 2):
         assert np.array_equal(used.batch(step).mu, fresh(1).batch(step).mu)
-    assert fresh(1).batch(0).mu.tobytes() != fresh(2).batch(0).mu.tobytes()
+    some = [[fresh(seed).batch(step).mu.tobytes() for step in range(8)] for seed in (1, 2)]
+    assert some[0] != some[1]
 
 
 def test_windows_from_small_pools_are_as_fair_as_from_one(source, records):

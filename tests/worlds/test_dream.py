@@ -91,17 +91,20 @@ def plain(model, seed, terms, *, reward=1.0):
             ended = bool(told.end_logit > 0)
         else:
             drawn = uniforms(key, step, 1, stream=dream.END)[0, 0]
-            ended = bool(drawn < torch.sigmoid(told.end_logit))
+            odds = math.exp(float(told.end_logit)) / terms.end_weight
+            ended = bool(drawn < odds / (1 + odds))
         if ended:
             return torch.cat(latents).numpy(), rewards, True, False
     return torch.cat(latents).numpy(), rewards, False, True
 
 
-@pytest.mark.parametrize("end", ["hard", "sampled"])
+@pytest.mark.parametrize(("end", "weight"), [("hard", 3.0), ("sampled", 1.0), ("sampled", 3.0)])
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.15])
-def test_a_lane_is_a_plain_loop_over_m(end, temperature):
-    model, terms = lively(), DreamTerms(temperature=temperature, max_steps=30, end=end)
-    latents, rewards, last = dreamt(build(model, temperature=temperature, end=end), SEEDS)
+def test_a_lane_is_a_plain_loop_over_m(end, weight, temperature):
+    model = lively()
+    terms = DreamTerms(temperature=temperature, max_steps=30, end=end, end_weight=weight)
+    world = build(model, temperature=temperature, end=end, end_weight=weight)
+    latents, rewards, last = dreamt(world, SEEDS)
     lengths = []
     for lane, seed in enumerate(SEEDS):
         expected, earned, ended, cut = plain(model, seed, terms)
@@ -203,3 +206,30 @@ def test_a_memory_that_overflows_names_the_lane():
     with pytest.raises(NumbersBad, match="dream is NaN") as bad:
         world.step(np.zeros((len(SEEDS), 1), dtype=np.float32))
     assert bad.value.lane == 0
+
+
+def test_a_dream_that_grows_without_bounds_ends_and_says_so():
+    class Bursting(DreamingMemory):
+        """After the first step lanes whose first uniform number is high leave all numbers."""
+
+        def draw(self, h, *, uniform, noise, temperature):
+            z = super().draw(h, uniform=uniform, noise=noise, temperature=temperature)
+            return torch.where((uniform[:, :1] > 0.9) & (self.steps > 0), torch.inf * z, z)
+
+        def advance(self, *words):
+            self.steps = getattr(self, "steps", -1) + 1
+            return super().advance(*words)
+
+    model = lively(end_bias=-50.0)
+    terms = DreamTerms(max_steps=30)
+    world = DreamWorld(Bursting(model), starts(), SPEC, terms)
+    latents, rewards, last = dreamt(world, SEEDS)
+    keys = torch.tensor(SEEDS)
+    drawn = torch.stack([uniforms(keys, step, 1, stream=dream.WEIGHTS)[:, 0] for step in range(31)])
+    burst = (drawn[2:] > 0.9).int().argmax(0).numpy() + 2  # the step, from 1, of every lane
+    some = (drawn[2:] > 0.9).any(0).numpy()
+    assert some.any()
+    assert (last.facts["diverged"] == some).all() and (last.terminated == some).all()
+    assert (last.truncated == ~some).all()
+    assert (rewards.sum(0)[some] == burst[some] - 1).all(), "the step itself earns nothing"
+    assert np.isfinite(latents).all()
