@@ -20,12 +20,13 @@ from stages.training.seeding import generator
 CAR_RACING = ActionSpec(kind="box", size=3, low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 DRIFT_PER_FRAME = 1 / 50  # variance of a Brownian step; CarRacing runs 50 frames a second
 HOLD_FRAMES = (1, 10)  # an action is held for so many frames, both ends included
+LONGEST_HOLD = 100  # frames, of hold-long
 SCRIPT_FRAMES = 20  # length of one manoeuvre
 SCRIPT = ("gas", "left", "right", "brake", "nothing")
 SCRIPT_ODDS = (0.4, 0.2, 0.2, 0.1, 0.1)
 
 
-DATA_POLICIES = ("brownian", "hold", "random-net", "scripted", "white")
+DATA_POLICIES = ("brownian", "hold", "hold-long", "random-net", "scripted", "white")
 
 
 def make_data_policy(
@@ -133,10 +134,23 @@ class Hold(LanePolicy):
     def _choose(self, lane: int, frame: NDArray[np.uint8]) -> Any:  # noqa: ARG002
         if self._num_steps >= self._until[lane]:
             random = self._random[lane]
-            num_frames = int(random.integers(*HOLD_FRAMES, endpoint=True))
-            self._until[lane] = self._num_steps - (-num_frames // self._repeat)
+            self._until[lane] = self._num_steps - (-self._num_frames(random) // self._repeat)
             self._last[lane] = sample(self.action_spec, random)
         return self._last[lane]
+
+    def _num_frames(self, random: np.random.Generator) -> int:
+        return int(random.integers(*HOLD_FRAMES, endpoint=True))
+
+
+class HoldLong(Hold):
+    """A uniform sample, held for 1 to 100 frames, 1 to 10 as often as 10 to 100.
+
+    So that a memory also knows what comes of going on: a controller that M's dream lures into a
+    corner stays there for a second and longer.
+    """
+
+    def _num_frames(self, random: np.random.Generator) -> int:
+        return int(np.exp(random.uniform(0, np.log(LONGEST_HOLD + 1))))
 
 
 class Scripted(LanePolicy):
@@ -171,7 +185,13 @@ def sample(spec: ActionSpec, random: np.random.Generator) -> Any:
     return random.uniform(spec.low, spec.high).astype(np.float32)
 
 
-_POLICIES = {"brownian": Brownian, "hold": Hold, "scripted": Scripted, "white": White}
+_POLICIES = {
+    "brownian": Brownian,
+    "hold": Hold,
+    "hold-long": HoldLong,
+    "scripted": Scripted,
+    "white": White,
+}
 _REASONS = {
     "brownian": "A random walk needs numbers to walk in, and here an action is a choice.",
     "scripted": "Its manoeuvres are steering, gas and brake of CarRacing.",

@@ -97,6 +97,18 @@ def test_hold_keeps_an_action_for_1_to_10_frames(repeat, lengths):
     assert found.mean() == pytest.approx(np.mean(counts), rel=0.1)
 
 
+def test_long_holds_are_spread_evenly_over_their_orders_of_magnitude():
+    actions = actions_of("hold-long", CAR, range(10), 4000)
+    found = np.concatenate([held_steps(actions[:, lane]) for lane in range(10)])
+    assert found.min() == 1
+    assert 90 < found.max() <= 100
+    for most in (3, 10, 30):
+        assert (found <= most).mean() == pytest.approx(np.log(most + 1) / np.log(101), abs=0.04)
+    strided = actions_of("hold-long", CAR, range(10), 1000, repeat=4)
+    most = max(held_steps(strided[:, lane]).max() for lane in range(10))
+    assert 20 < most <= 25, "in whole steps of four frames"
+
+
 def test_the_script_starts_with_full_gas_and_changes_every_20_frames():
     actions = actions_of("scripted", CAR, range(60), 200, repeat=2)
     np.testing.assert_allclose(actions[:10], np.tile([-0.1, 1, 0], (10, 60, 1)), atol=1e-7)
@@ -182,7 +194,7 @@ def test_choices_are_uniform_where_they_are_drawn():
 
 def test_policies_that_make_no_sense_for_the_actions_name_those_that_do():
     assert policies_for(CAR) == DATA_POLICIES
-    assert policies_for(CHOICE) == ("hold", "random-net", "white")
+    assert policies_for(CHOICE) == ("hold", "hold-long", "random-net", "white")
     for name, spec in (("brownian", CHOICE), ("scripted", CHOICE), ("scripted", BOX)):
         with pytest.raises(UsageError) as caught:
             make_data_policy(name, spec, SHAPE)
