@@ -1,7 +1,11 @@
-"""The rows of the dream: M, a draw from its mixture and C, many lanes at once."""
+"""The rows of the dream: M, a draw from its mixture and C, many lanes at once.
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+`dream N` are these alone; `dream-world N` is the world that `wm train-control --in dream` steps, a
+controller for every lane.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Any
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from stages.control.controllers import Controllers
     from stages.memory.dreaming import DreamingMemory
 
+MAX_STARTS = 1000  # recorded beginnings of dreams
 POPULATION = 64  # controllers at most; a lane belongs to one of them
 TEMPERATURE = 1.15  # what Ha & Schmidhuber 2018 dreamt Doom at; it costs nothing
 
@@ -44,30 +49,35 @@ def dream_rows(site: Worksite) -> Iterator[Contest]:
     precision = native_precision("cpu")
     ceiling = matrix_ceiling(site, precision, flop, device="cpu")
     for num_lanes in site.sizes.dream_lanes:
-        yield Contest(
-            row=f"dream {num_lanes}",
-            unit="steps",
-            used=(
-                f"M, mixture sample and C, {num_lanes} lanes on {site.cores} workers, "
-                f"{precision}{_draws(site)}; ceiling: matrix product in {precision} at "
-                f"{flop / 1e6:.3g} MFLOP per step; plain: a batch of one in each of "
-                f"{site.cores} processes"
-            ),
-            ours=_ours(site, num_lanes, shape),
-            ceiling=ceiling,
-            plain=_plain(site, shape),
-        )
+        for row, what, work in (
+            ("dream", f"M, mixture sample and C{_draws(site)}", dream),
+            ("dream-world", "the dream as a world and its agents", dream_world),
+        ):
+            yield Contest(
+                row=f"{row} {num_lanes}",
+                unit="steps",
+                used=(
+                    f"{what}, {num_lanes} lanes on {site.cores} workers, {precision}; ceiling: "
+                    f"matrix product in {precision} at {flop / 1e6:.3g} MFLOP per step; plain: a "
+                    f"batch of one in each of {site.cores} processes"
+                ),
+                ours=_ours(site, work, num_lanes, shape),
+                ceiling=ceiling,
+                plain=_plain(site, shape),
+            )
 
 
 def _draws(site: Worksite) -> str:
-    return ", the draw compiled" if site.sizes.compiled and can_compile() else ""
+    return " (the draw compiled)" if site.sizes.compiled and can_compile() else ""
 
 
-def _ours(site: Worksite, num_lanes: int, shape: Mapping[str, Any]) -> Contestant:
+def _ours(
+    site: Worksite, work: Callable[["DreamTask"], int], num_lanes: int, shape: Mapping[str, Any]
+) -> Contestant:
     steps = max(2, site.sizes.dream_lane_steps // num_lanes)
 
     def run(num_steps: int) -> float:
-        return site.total(dream, _tasks(site, num_lanes, num_steps, shape))
+        return site.total(work, _tasks(site, num_lanes, num_steps, shape))
 
     return Contestant(lambda: timed(lambda: run(steps)), lambda: run(2))
 
@@ -116,6 +126,34 @@ def dream(task: DreamTask) -> int:
             noise = torch.randn(z.shape, generator=random)
             z = memory.draw(state[0], uniform=uniform, noise=noise, temperature=TEMPERATURE)
     return task.num_lanes * task.num_steps
+
+
+def dream_world(task: DreamTask) -> int:
+    """The same by the world of dreams and its policy; runs in a worker."""
+    import numpy as np
+
+    from stages.contracts import ActionSpec
+    from stages.control.pilot import Choices, Dreamer, PilotShape
+    from stages.worlds.dream import DreamTerms, DreamWorld, Starts
+
+    memory = _memory(replace(task, compiled=False))  # its workers do not wait for a compiler
+    random = generator(SEED, "bench-dream-world")
+    mu = random.standard_normal((MAX_STARTS, memory.shape.latent_size)).astype(np.float32)
+    spec = ActionSpec("box", memory.shape.action_size, *_bounds(memory.shape.action_size))
+    terms = DreamTerms(temperature=TEMPERATURE, max_steps=task.num_steps)
+    world = DreamWorld(memory, Starts(mu, np.full_like(mu, -2.0), 1.0), spec, terms)
+    inputs = memory.shape.latent_size + memory.shape.hidden_size
+    policy = Dreamer(world, Choices(_controllers(inputs, task.num_lanes), PilotShape(), spec))
+    seeds = range(task.num_lanes)
+    seen = world.reset(seeds)
+    policy.reset(seeds)
+    while world.live.any():
+        seen = world.step(policy.act(seen, world.live)).observation
+    return task.num_lanes * task.num_steps
+
+
+def _bounds(size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return (-1.0,) * size, (1.0,) * size
 
 
 def _memory(task: DreamTask) -> "DreamingMemory":

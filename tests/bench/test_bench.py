@@ -57,7 +57,7 @@ def test_every_row_reports_its_rates_and_ratios_and_nothing_is_left(tiny, tempor
     names = [row["row"] for row in rates]
     assert names == [
         *("rollout", "control", "train-vision", "sample-latents", "train-memory"),
-        *("dream 3", "dream 20", "disk"),
+        *("dream 3", "dream-world 3", "dream 20", "dream-world 20", "disk"),
     ]
     for row, ends in zip(rates, spread, strict=True):
         assert row["ours"] > 0 < row["ceiling"]
@@ -114,7 +114,9 @@ def test_the_command_prints_the_same_as_json(tiny, temporary, monkeypatch, capfd
     assert wm(["bench", "disk", "dream", "--quick", "--json", "--workers", "1"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert found["command"] == "bench"
-    assert [row["row"] for row in found["tables"][0]["rows"]] == ["dream 3", "dream 20", "disk"]
+    assert [row["row"] for row in found["tables"][0]["rows"]] == [
+        *("dream 3", "dream-world 3", "dream 20", "dream-world 20", "disk")
+    ]
     assert wm(["bench", "rolout"]) == 2
     assert "Did you mean 'rollout'?" in " ".join(capfd.readouterr().err.split())
 
