@@ -52,9 +52,8 @@ def plan_in(prepared: Prepared, stage: Stage, made: Made) -> Plan:
 
 def goes_on(prepared: Prepared, made: Made) -> bool:
     """Whether another round follows those that are made: the settings say so, or it was begun."""
-    return len(made) < (_wanted(prepared) or 1) or (
-        not _wanted(prepared) and _was_begun(prepared, [*made, {}])
-    )
+    wanted = _wanted(prepared)
+    return len(made) < wanted if wanted else _was_begun(prepared, [*made, {}])
 
 
 def _wanted(prepared: Prepared) -> int:

@@ -34,7 +34,7 @@ RoundsOption = Annotated[
         "--rounds",
         metavar="N",
         min=1,
-        help="N times in all: the newest controller records, V, M and C are trained on.",
+        help="Rounds in all: in a later one the newest C records, and V, M and C are trained on.",
     ),
 ]
 RecordOption = Annotated[
