@@ -13,16 +13,10 @@ from stages.rounds import CHOICE, SECTION, Made, check, config_in, inputs_in, ro
 
 def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
     """Run every stage whose artifact is missing or stale, in the family's order."""
-    if prepared.job.force or prepared.job.parents:
-        raise UsageError(
-            "`wm run` makes what is missing; it takes neither --force nor --from.",
-            fix="Give them to one stage, e.g. `wm train-vision --force`.",
-        )
     made: list[dict[str, str]] = []
     reports: list[Report] = []
     with unbound_on_refusal(prepared):
-        if _wanted(prepared) > 1:
-            check(prepared.settings.sections)
+        _check_asked(prepared)
         while not made or goes_on(prepared, made):
             made.append({})
             for stage in family_stages(prepared):
@@ -34,6 +28,21 @@ def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
                 made[-1][stage.writes] = report.artifact or ""
                 reports.append(report)
     return _summed_up(prepared, reports, made)
+
+
+def _check_asked(prepared: Prepared) -> None:
+    """Refuse what `wm run` does not do, before any work.
+
+    Raises:
+        UsageError: --force, --from, or rounds that these settings do not allow.
+    """
+    if prepared.job.force or prepared.job.parents:
+        raise UsageError(
+            "`wm run` makes what is missing; it takes neither --force nor --from.",
+            fix="Give them to one stage, e.g. `wm train-vision --force`.",
+        )
+    if _wanted(prepared) > 1:
+        check(prepared.settings.sections)
 
 
 def told_in(prepared: Prepared, stage: Stage, made: Made) -> Prepared:
