@@ -1,4 +1,4 @@
-"""The whole pipeline: the settings of a workspace, one stage by name, or all that is missing."""
+"""The pipeline: the settings of a workspace, its stages, and one of them by name."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from stages import Stage, stage_named
+from stages import Stage, rounds, stage_named
 from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.fitting import WORLD_FIELDS
 from stages.artifacts.producing import Plan
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, Resources, WorldSpec
 from stages.errors import EnvironmentLacks, InputMissing, InputsMismatch, UsageError
-from stages.events import Monitor, Noted, Report, Table
+from stages.events import Monitor, Noted, Report
 from stages.families import family_named
 from stages.settings.overrides import parse_overrides
 from stages.settings.recipes import Recipe, available, load_recipe
@@ -76,7 +76,8 @@ def verb(stage: Stage) -> Verb:
 def sections(family: str) -> dict[str, type[Any]]:
     """Section of a recipe to the record that types it, in the family's order."""
     stages = [stage_named(name) for name in family_named(family).stages]
-    return {"world": WorldSpec} | {stage.section: verb(stage).Config for stage in stages}
+    found = {"world": WorldSpec} | {stage.section: verb(stage).Config for stage in stages}
+    return {**found, rounds.SECTION: rounds.Config}
 
 
 @dataclass(frozen=True)
@@ -200,52 +201,15 @@ def run_stage(prepared: Prepared, name: str, *, progress: Monitor) -> Report:
             f"The family {prepared.job.family} has no stage {stage.name}.",
             fix=f"Its stages are: {', '.join(order)}.",
         )
-    with _unbound_on_refusal(prepared):
+    with unbound_on_refusal(prepared):
         return verb(stage).run(
             prepared.workspace, prepared.config(stage), prepared.job, progress=progress
         )
 
 
-def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
-    """Run every stage whose artifact is missing or stale, in the family's order."""
-    if prepared.job.force or prepared.job.parents:
-        raise UsageError(
-            "`wm run` makes what is missing; it takes neither --force nor --from.",
-            fix="Give them to one stage, e.g. `wm train-vision --force`.",
-        )
-    made: dict[str, str] = {}
-    reports: list[Report] = []
-    for stage in family_stages(prepared):
-        job = replace(prepared.job, parents=parents_among(stage, made))
-        progress.emit(Noted(f"{stage.name}: {stage.line}"))
-        with _unbound_on_refusal(prepared):
-            report = verb(stage).run(
-                prepared.workspace, prepared.config(stage), job, progress=progress
-            )
-        made[stage.writes] = report.artifact or ""
-        reports.append(report)
-    last = reports[-1]
-    rows = [(r.command, "up to date" if r.up_to_date else "made", r.path) for r in reports]
-    pipeline = Table("Pipeline", ("stage", "state", "artifact"), tuple(rows))
-    return Report(
-        command="run",
-        artifact=last.artifact,
-        path=str(prepared.workspace.root),
-        up_to_date=all(report.up_to_date for report in reports),
-        summary=last.summary,
-        tables=(pipeline, *last.tables),
-        notes=last.notes,
-    )
-
-
 def family_stages(prepared: Prepared) -> list[Stage]:
     """The stages of the family, in its order."""
     return [stage_named(name) for name in family_named(prepared.job.family).stages]
-
-
-def parents_among(stage: Stage, made: Mapping[str, str]) -> tuple[str, ...]:
-    """The ids that this stage reads, of those made earlier in the order; `made` is by kind."""
-    return tuple(made[kind] for kind in stage.reads if kind in made)
 
 
 def _kept_recipe(kept: Recipe, request: Request) -> tuple[Recipe, tuple[str, ...]]:
@@ -290,7 +254,7 @@ def _passing(stored: Mapping[str, Any], request: Request) -> tuple[str, ...]:
 
 
 @contextmanager
-def _unbound_on_refusal(prepared: Prepared) -> Iterator[None]:
+def unbound_on_refusal(prepared: Prepared) -> Iterator[None]:
     """Let an empty workspace forget settings whose very first command was refused."""
     try:
         yield

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stages import stage_named
 from stages.agents import AgentFiles, Parameters, action_spec, check_engine, lineage, trained_agent
@@ -48,6 +49,15 @@ class Config:
     random_start: bool = setting(
         False, doc="begin anywhere on the track (CarRacing), so that all of it is seen"
     )
+    first_episode: int = setting(
+        0, doc="tracks to pass over, those of earlier recordings: the others are new", low=0
+    )
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """The settings that decide what is recorded; older recordings know no `first_episode`."""
+        idle = () if self.first_episode else ("first_episode",)
+        return {name: value for name, value in asdict(self).items() if name not in idle}
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,8 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         check_world(asdict(job.world), control)
         if config.episodes > config.gymnasium_episodes:  # those are for a V that knows no others
             check_engine(job.world.engine, next(one for one in parents if one.kind == "vision"))
-    section = asdict(replace(config, policy="controller")) if parents else asdict(config)
-    world = {"world": asdict(job.world), "rollout": section, "seed": job.seed}
+    driven = replace(config, policy="controller") if parents else config
+    world = {"world": asdict(job.world), "rollout": driven.decisive, "seed": job.seed}
     return Plan(STAGE, ALGORITHM, job.family, world, parents)
 
 
@@ -106,7 +116,7 @@ def recording_tasks(
     agent = None
     if config.policy.startswith("control/"):
         agent = trained_agent(workspace, workspace.get(config.policy))
-    seeds = episode_seeds("rollout", job.seed, 0, config.episodes)
+    seeds = episode_seeds("rollout", job.seed, config.first_episode, config.episodes)
     native = max(0, config.episodes - config.gymnasium_episodes)
     parts = [(job.world.engine, seeds[:native]), (REFERENCE, seeds[native:])]
     number = 0

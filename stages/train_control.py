@@ -320,6 +320,7 @@ class _Hunt:
         real = self.log.num_selection_frames
         dreamt = self.log.num_frames - real
         told = {"place": DREAM, "temperature": self.config.temperature}
+        told |= {"selected_dreamt": self.log.best_dreamt}
         return {**told, "frames": real, "dreamt_frames": dreamt}
 
 

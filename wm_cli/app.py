@@ -24,6 +24,7 @@ from wm_cli.options import (
     PlaceOptions,
     RecordOption,
     ReplaceOption,
+    RoundsOption,
     RowsArgument,
     SettingOptions,
     SourceOption,
@@ -147,13 +148,15 @@ def evaluate(
 
 @app.command("run", epilog="Example: wm run -w runs/first --preset debug", rich_help_panel=WHOLE)
 @taking(StageOptions)
-def run_pipeline(options: StageOptions) -> None:
+def run_pipeline(options: StageOptions, rounds: RoundsOption = None) -> None:
     """Make everything that is missing or stale, in order."""
 
     def work(monitor: Monitor) -> Report:
-        from stages.pipeline import prepare, run_all
+        from stages.pipeline import prepare
+        from stages.run import run_all
 
-        prepared = prepare(options.workspace, options.request(), progress=monitor)
+        request = options.request({"rounds.num_rounds": rounds})
+        prepared = prepare(options.workspace, request, progress=monitor)
         return run_all(prepared, progress=monitor)
 
     carry_out("run", options, work)

@@ -28,6 +28,15 @@ PlaceOption = Annotated[
         help="Where candidates are tried: the world, M's dream, or the world seen as a dream is.",
     ),
 ]
+RoundsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--rounds",
+        metavar="N",
+        min=1,
+        help="Rounds in all: in a later one the newest C records, and V, M and C are trained on.",
+    ),
+]
 RecordOption = Annotated[
     int, typer.Option("--record", metavar="N", min=0, help="Replay N of its seeds as mp4 videos.")
 ]

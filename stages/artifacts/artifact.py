@@ -90,7 +90,10 @@ class Artifact:
     def remedy(self) -> str:
         """The sentence with the command that makes it again, from the same start."""
         named = [parent.id for parent in self.manifest.parents if parent.kind == self.kind]
-        return remedy(self.kind) + "".join(f" --from {name}" for name in named)
+        again = remedy(self.kind) + "".join(f" --from {name}" for name in named)
+        if named or (self.kind == "rollouts" and self.manifest.parents):
+            again += f" (if `wm run --rounds` made it: remove {self.path} and run that again)"
+        return again
 
     def verify(self) -> list[StageError]:
         """Read every payload file again, whatever was read before; what is wrong, if anything."""

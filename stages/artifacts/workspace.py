@@ -230,6 +230,11 @@ class Workspace:
         found = sorted(self._folder(kind).glob(f"{PREFIX}*"))
         return [path for path in found if PARTIAL.fullmatch(path.name) and path.is_dir()]
 
+    def begun(self, kind: str, fingerprint: str) -> bool:
+        """Whether work of this fingerprint is there, finished or not."""
+        path = partial_path(self._folder(kind), fingerprint)
+        return path.is_dir() or self.matching(kind, fingerprint) is not None
+
     def videos(self) -> Path:
         """The folder of recorded videos, made when missing; not an artifact."""
         make_folder(self.root / VIDEOS)

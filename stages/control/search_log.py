@@ -38,6 +38,7 @@ class SearchLog:
         self.records: list[dict[str, Any]] = []
         self.best_score = -np.inf  # of a mean vector on the selection seeds
         self.best_generation = 0
+        self.best_dreamt: float | None = None  # what that mean vector returned in the dream
         self.best_vector: NDArray[np.float64] | None = None
 
     def replay(self, search: Restarts, *, progress: Monitor) -> None:
@@ -137,6 +138,7 @@ class SearchLog:
             self.best_score = score
             self.best_generation = int(record["generation"])
             self.best_vector = search.mean
+            self.best_dreamt = float(np.mean(record["dreamt"])) if "dreamt" in record else None
         search.judge(score)
 
 

@@ -24,6 +24,7 @@ from stages.errors import (
     UsageError,
 )
 from stages.events import Silent
+from stages.inspection.expectations import expectations
 from stages.inspection.overview import look
 from stages.pipeline import Prepared, Request, verb
 
@@ -266,6 +267,15 @@ def _resuming(workspace: Workspace, prepared: Prepared, one: Leftover) -> str:
         if partial_path(one.path.parent, plan.fingerprint) == one.path:
             words = [word for name in named for word in ("--from", name)]
             return command(workspace, stage.name, *words)
+    return _next_in_line(workspace, prepared, one)
+
+
+def _next_in_line(workspace: Workspace, prepared: Prepared, one: Leftover) -> str:
+    """`wm run` where this is what it would go on with: the stages of later rounds are told more."""
+    for expected in expectations(prepared):
+        mine = expected.fingerprint and expected.stage.writes == one.place
+        if mine and partial_path(one.path.parent, expected.fingerprint) == one.path:
+            return command(workspace, "run")
     return ""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages import Stage, stage_named
+from stages import Stage
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.disk import explained
 from stages.artifacts.manifest import is_payload_name
@@ -12,9 +12,10 @@ from stages.artifacts.state import STATE
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table
-from stages.families import family_named
 from stages.inspection.expectations import Expectation, expectations, visitor
-from stages.pipeline import Prepared, Request, job_of, settle
+from stages.inspection.lineage import rounds_of
+from stages.pipeline import Prepared, Request, family_stages, job_of, settle
+from stages.rounds import rounds_table
 from stages.settings.resolve import SEED, SEED_RULE, Settings
 from stages.settings.schema import describe
 
@@ -50,16 +51,12 @@ def status(prepared: Prepared) -> Report:
     """Every stage with its state, and every artifact with its size, numbers and parents."""
     workspace, job = prepared.workspace, prepared.job
     conditions = list(_conditions(prepared))
-    stages = Table(
-        "Stages",
-        ("stage", "artifact", "state", "because"),
-        [(one.stage.name, one.artifact, one.state, one.because) for one in conditions],
-    )
-    artifacts = Table(
-        "Artifacts",
-        ("artifact", "bytes", "numbers", "parents"),
-        [_artifact_row(workspace, artifact) for artifact in _artifacts(workspace)],
-    )
+    made: list[dict[str, str]] = [{} for _ in range(conditions[-1].round)]
+    for one in conditions:
+        if one.state == "fresh" and one.artifact:
+            made[one.round - 1][one.stage.writes] = one.artifact
+    tables = [_stages_table(conditions), _artifacts_table(workspace)]
+    rounds = [rounds_table(workspace, made)] if len(made) > 1 else []
     waiting = [one.stage.name for one in conditions if one.state != "fresh"]
     note = "Everything is up to date." if not waiting else "`wm run` makes what is not fresh."
     return Report(
@@ -67,7 +64,7 @@ def status(prepared: Prepared) -> Report:
         path=str(workspace.root),
         up_to_date=not waiting,
         summary={"recipe": job.recipe, "preset": job.preset, "seed": job.seed},
-        tables=(stages, artifacts) if artifacts.rows else (stages,),
+        tables=tuple(table for table in (*tables, *rounds) if table.rows),
         notes=(note,),
     )
 
@@ -95,44 +92,87 @@ class Condition:
     """What `status` says about one stage."""
 
     stage: Stage
+    round: int
     artifact: str | None
     state: str  # fresh | stale | missing | partial | running | damaged | waiting
     because: str | None = None
 
 
+def _stages_table(conditions: Sequence[Condition]) -> Table:
+    """A row per stage, and per round where there are several."""
+    several = conditions[-1].round > 1
+    columns = ("stage", *(("round",) if several else ()), "artifact", "state", "because")
+    return Table(
+        "Stages",
+        columns,
+        [
+            (c.stage.name, *((c.round,) if several else ()), c.artifact, c.state, c.because)
+            for c in conditions
+        ],
+    )
+
+
+def _artifacts_table(workspace: Workspace) -> Table:
+    """A row per artifact; the round that it belongs to where there are several."""
+    rounds = rounds_of(workspace)
+    several = max(rounds.values(), default=1) > 1
+    columns = ("artifact", *(("round",) if several else ()), "bytes", "numbers", "parents")
+    rows = []
+    for one in _artifacts(workspace):
+        name, *others = _artifact_row(workspace, one)
+        rows.append((name, *((rounds.get(one.id),) if several else ()), *others))
+    return Table("Artifacts", columns, rows)
+
+
 def _conditions(prepared: Prepared) -> Iterator[Condition]:
     """The state of every stage of the family, in order; one that is damaged stops nothing."""
-    walk = expectations(prepared)
-    blocked = ""
-    for name in family_named(prepared.job.family).stages:
-        stage = stage_named(name)
-        if blocked:
-            yield Condition(stage, None, "waiting", f"{blocked} is damaged")
-            continue
-        try:
-            yield _condition(prepared.workspace, next(walk))
-        except StageError as error:
-            blocked = name
-            yield Condition(stage, None, "damaged", f"{error.what} {error.fix}".strip())
+    order = family_stages(prepared)
+    expected, fault = _walked(prepared)
+    last = expected[-1].round if expected else 1
+    for one in expected:
+        yield _condition(prepared.workspace, one, last=one.round == last)
+    if fault is not None:
+        number, place = divmod(len(expected), len(order))
+        damaged, *others = order[place:]
+        because = f"{fault.what} {fault.fix}".strip()
+        yield Condition(damaged, number + 1, None, "damaged", because)
+        for stage in others:
+            yield Condition(stage, number + 1, None, "waiting", f"{damaged.name} is damaged")
 
 
-def _condition(workspace: Workspace, expected: Expectation) -> Condition:
+def _walked(prepared: Prepared) -> tuple[list[Expectation], StageError | None]:
+    """What the settings call for, up to where something is damaged."""
+    found: list[Expectation] = []
+    try:
+        for one in expectations(prepared):
+            found.append(one)  # noqa: PERF402 - those before an error are kept
+    except StageError as error:
+        return found, error
+    return found, None
+
+
+def _condition(workspace: Workspace, expected: Expectation, *, last: bool) -> Condition:
+    """`last`: its round is the newest, which is the one that somebody may work on."""
     kind, artifact = expected.stage.writes, expected.artifact
-    shown = artifact.id if artifact else None
+
+    def told(state: str, because: str | None = None) -> Condition:
+        shown = artifact.id if artifact else None
+        return Condition(expected.stage, expected.round, shown, state, because)
+
     holder = workspace.lock_holder(kind)
-    if holder:
-        return Condition(expected.stage, shown, "running", holder)
+    if holder and (last or not expected.fresh):
+        return told("running", holder)
     fault = _size_fault(artifact) if artifact else None
     if artifact and fault:
-        return Condition(expected.stage, shown, "damaged", f"{fault} {artifact.remedy}")
+        return told("damaged", f"{fault} {artifact.remedy}")
     if expected.fresh:
-        return Condition(expected.stage, shown, "fresh", expected.reason or None)
+        return told("fresh", expected.reason or None)
     partials = workspace.partials(kind)
     if partials:
-        return Condition(expected.stage, shown, "partial", _unfinished(partials))
+        return told("partial", _unfinished(partials))
     if artifact is None:
-        return Condition(expected.stage, None, "missing")
-    return Condition(expected.stage, shown, "stale", expected.reason)
+        return told("missing")
+    return told("stale", expected.reason)
 
 
 def _unfinished(partials: Sequence[Path]) -> str:

@@ -23,7 +23,8 @@ from oracles import finished_run  # noqa: E402
 from stages import train_vision  # noqa: E402
 from stages.contracts import Resources  # noqa: E402
 from stages.events import Silent  # noqa: E402
-from stages.pipeline import Request, prepare, run_all  # noqa: E402
+from stages.pipeline import Request, prepare  # noqa: E402
+from stages.run import run_all  # noqa: E402
 
 KEPT = 24  # inputs that a unit of V listens to
 SETTINGS = (
