@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from stages.errors import InputsMismatch, UsageError
 from stages.trials import DreamFiles, load_memory
 
 if TYPE_CHECKING:
+    from stages.artifacts.latents import LatentRecord
     from stages.control.basis import Basis
 
 BASIS = "basis.safetensors"  # mean and directions of the space that a search moves in
@@ -99,19 +100,22 @@ def dream_starts(
 
     if not partial.has(STARTS):
         with closing(LatentSet.of(latents)) as source:
-            records = [source.episode(n) for n in range(min(source.num_episodes, MAX_STARTS))]
-        first = {
-            name: np.stack([getattr(r, name)[0] for r in records]) for name in ("mu", "logvar")
-        }
-        rewards = np.concatenate([record.rewards for record in records])
-        alike = bool((rewards == rewards[0]).all())
-        if not alike and not memory.manifest.summary["shape"]["reward_head"]:
+            count = min(source.num_episodes, MAX_STARTS)
+            begun = [_beginning(source.episode(number)) for number in range(count)]
+        mu, logvar, least, most = (np.stack(column) for column in zip(*begun, strict=True))
+        low, high = least.min(), most.max()
+        if low != high and not memory.manifest.summary["shape"]["reward_head"]:
             raise InputsMismatch(
                 f"{memory.id} cannot be dreamt in: it does not foresee rewards.",
-                why=f"Recorded steps earned {rewards.min():g} to {rewards.max():g}.",
+                why=f"Recorded steps earned {low:g} to {high:g}.",
                 fix="Train one that does: wm train-memory --set memory.reward_head=true",
             )
-        tensors = {name: value.astype(np.float32) for name, value in first.items()}
-        tensors["reward"] = rewards[:1] if alike else rewards[:0]
+        tensors = {"mu": mu, "logvar": logvar, "reward": least[:1] if low == high else least[:0]}
         partial.write(STARTS, pack_tensors(tensors))
     return partial.path / STARTS, digest_file(partial.path / STARTS)
+
+
+def _beginning(record: "LatentRecord") -> tuple[Any, ...]:
+    """Of an episode: mu and logvar [Z] of its first frame, the least and the largest reward."""
+    first = (part[0].astype(np.float32) for part in (record.mu, record.logvar))
+    return (*first, record.rewards.min(), record.rewards.max())
