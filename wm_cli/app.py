@@ -19,6 +19,7 @@ from wm_cli.options import (
     AgentOption,
     BenchOptions,
     EpisodesOption,
+    ForesightOption,
     IdsArgument,
     PlaceOption,
     PlaceOptions,
@@ -140,8 +141,12 @@ def evaluate(
     episodes: EpisodesOption = None,
     record: RecordOption = 0,
     agent: AgentOption = None,
+    memory: ForesightOption = False,
 ) -> None:
-    """Score the agent on held-out episodes of the reference world."""
+    """Score the agent on held-out episodes of the reference world, or M on held-out recordings."""
+    if memory:
+        _show_foresight(options, besides=(episodes is not None, record > 0, agent is not None))
+        return
     _make("evaluate", options, {"evaluate.episodes": episodes}, num_videos=record, agent=agent)
 
 
@@ -307,6 +312,26 @@ def _make(
         return _with_videos(report, prepared, num_videos, monitor) if num_videos else report
 
     carry_out(stage, options, work)
+
+
+def _show_foresight(options: StageOptions, *, besides: Sequence[bool]) -> None:
+    """Tables of M alone; `besides` says whether options that score the agent were given too."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.artifacts.workspace import Workspace
+        from stages.inspection.foresight import foresight
+
+        settings = (options.recipe, options.preset, options.seed, options.changes)
+        others = (*besides, options.force, options.workers is not None, options.device != "auto")
+        if any(others) or any(given is not None for given in settings):
+            raise UsageError(
+                "`wm evaluate --memory` reads a memory, and scores no agent.",
+                fix="Leave out --memory, or all other options but --workspace, --from and --json.",
+            )
+        workspace = Workspace.open(options.workspace)
+        return foresight(workspace, options.parents or (), progress=monitor)
+
+    carry_out("evaluate", options, work)
 
 
 def _with_videos(report: Report, prepared: "Prepared", num_videos: int, monitor: Monitor) -> Report:

@@ -37,6 +37,14 @@ AgentOption = Annotated[
         "--agent", metavar="DIR", help="Score this packed agent instead of the workspace's own."
     ),
 ]
+ForesightOption = Annotated[
+    bool,
+    typer.Option(
+        "--memory",
+        metavar="",
+        help="Show how good M's dreams are instead; no episode is driven.",
+    ),
+]
 WhatArgument = Annotated[Literal["agent"], typer.Argument(metavar="WHAT", help="agent")]
 TargetArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="The folder to make, outside of the workspace.")
