@@ -5,7 +5,7 @@ episodes at a time.
 Axes as in contracts.py.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stages.events import Advanced, Monitor, Silent
 from stages.memory.baselines import Transitions, reference_levels
 from stages.memory.horizon import NUM_DREAMS, measured, useful_steps
 from stages.memory.lags import LagSums
@@ -64,9 +65,15 @@ def one_step_errors(model: MDNRNN, test: HeldOut) -> dict[str, float]:
 
 
 def dreamt_errors(
-    model: MDNRNN, test: HeldOut, *, tick: Callable[[], None] = lambda: None
+    model: MDNRNN, test: HeldOut, *, progress: Monitor | None = None
 ) -> dict[str, Any]:
-    """What `horizon.json` holds (docs/formats.md); `tick` is called before every dreamt step."""
+    """What `horizon.json` holds (docs/formats.md)."""
+    monitor = progress or Silent()
+
+    def tick(done: int, total: int) -> None:
+        monitor.poll()
+        monitor.emit(Advanced(done, total, "dreamt steps"))
+
     seed, looked_at = test.seed, _some(test)
     lengths = test.episodes.lengths[looked_at].tolist()
     places = choose_places(lengths, generator(seed, "horizon", "places"))

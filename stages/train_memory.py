@@ -162,7 +162,7 @@ def _train(
     errors = one_step_errors(model, test)
     check_errors(errors, section="memory", step=config.steps)
     session.log_held_out(config.steps, "memory", errors)
-    horizon = dreamt_errors(model, test, tick=progress.poll)
+    horizon = dreamt_errors(model, test, progress=progress)
     if config.steps and errors["nll"] > errors["baseline_unit_gaussian"]:
         progress.emit(
             Noted("M predicts worse than a unit Gaussian: try a smaller rate.", warning=True)

@@ -91,8 +91,8 @@ def foresight(workspace: Workspace, ids: Sequence[str], *, progress: Monitor) ->
             "held_out_episodes": found["episodes"],
             "dreams_per_start": found["dreams"],
         },
-        tables=tuple(_tables(found)),
-        notes=tuple(_notes(found)),
+        tables=tuple(tables(found)),
+        notes=tuple(notes(found)),
     )
 
 
@@ -119,7 +119,8 @@ def _chosen(workspace: Workspace, ids: Sequence[str]) -> Artifact:
     return newest
 
 
-def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
+def tables(found: Mapping[str, Any]) -> Iterator[Table]:
+    """What `horizon.json` says, for a terminal of 80 columns."""
     rows = found["horizon"]
     names = (
         "steps", "starts", "error", "error_held", "error_mean",
@@ -130,7 +131,8 @@ def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
     yield Table("Dreams from held-out frames beside what came", shown, cells)
     alive = tuple(f"alive_{name}" for name in SURVIVING) if found["ends"] else ()
     becoming = ("steps", "error", "spread", "drift", *alive)
-    yield Table("What becomes of dreams", becoming, [_becoming(row) for row in rows])
+    cells = [(*_becoming(row), *_alive(row)[: len(alive)]) for row in rows]
+    yield Table("What becomes of dreams", becoming, cells)
     if all(row["reward"] for row in rows):
         of_reward = [(row["steps"], *(row["reward"][name] for name in _REWARD)) for row in rows]
         yield Table("Reward of the steps together", ("steps", *_REWARD), of_reward)
@@ -145,10 +147,14 @@ def _rounded(value: Scalar) -> Scalar:
 
 def _becoming(row: Mapping[str, Any]) -> tuple[Scalar, ...]:
     real = row["distance_real"]
-    alive = [row["alive"][name] for name in SURVIVING] if row["alive"] else []
-    drift = (row["distance"] / real) ** 2 if real else None
-    found = (row["error"], row["spread"], drift, *alive)
-    return (row["steps"], *map(_rounded, found))
+    share = row["distance"] / real if real else None
+    drift = share * share if share is not None else None
+    return (row["steps"], *map(_rounded, (row["error"], row["spread"], drift)))
+
+
+def _alive(row: Mapping[str, Any]) -> tuple[Scalar, ...]:
+    told = row["alive"] or dict.fromkeys(SURVIVING)
+    return tuple(_rounded(told[name]) for name in SURVIVING)
 
 
 def _end_table(ends: Mapping[str, Any]) -> Table:
@@ -162,7 +168,8 @@ def _end_table(ends: Mapping[str, Any]) -> Table:
     return Table("Ends, one step ahead", columns, [*rows, every])
 
 
-def _notes(found: Mapping[str, Any]) -> Iterator[str]:
+def notes(found: Mapping[str, Any]) -> Iterator[str]:
+    """What the words of the tables mean."""
     rows, ends = found["horizon"], found["ends"]
     yield (
         "error: root mean square per latent dimension of the dreams' mean; held: of the start "
@@ -235,4 +242,4 @@ def _measured(workspace: Workspace, memory: Artifact, progress: Monitor) -> dict
             end_weight=settings["end_weight"],
             device=torch.device("cpu"),
         )
-        return dreamt_errors(model, test, tick=progress.poll)
+        return dreamt_errors(model, test, progress=progress)

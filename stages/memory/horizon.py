@@ -33,6 +33,7 @@ NUM_DREAMS = 16  # of every start
 WEIGHTS, NOISE = 1, 2  # streams of random numbers
 
 Row = dict[str, Any]
+Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def measured(
     at: Sequence[int],
     seed: int,
     end_weight: float,
-    tick: Callable[[], None] = lambda: None,
+    tick: Tick = lambda done, total: None,  # noqa: ARG005
 ) -> Row:
     """What `horizon.json` says of M: a row per lag in `at`, and the calibration of ends.
 
@@ -68,7 +69,7 @@ def measured(
         at: the lags, ascending.
         seed: of the noise; lanes have seeds of their own, so their number does not matter.
         end_weight: what a step that ends weighed when the end head was trained.
-        tick: called before every step.
+        tick: called after every dreamt step, with how many are done and how many there are.
 
     Raises:
         NumbersBad: a dream is NaN or infinite.
@@ -107,7 +108,7 @@ def dream(
     seed: int,
     end_weight: float,
     num_dreams: int = NUM_DREAMS,
-    tick: Callable[[], None] = lambda: None,
+    tick: Tick = lambda done, total: None,  # noqa: ARG005
 ) -> Iterator[Dreamt]:
     """Dream from every start at once, and show all lanes after each of these lags."""
     lanes = torch.arange(len(starts.left), device=starts.actions.device)
@@ -119,7 +120,6 @@ def dream(
     restart = starts.first[lanes]
     tally = _Tally(len(lanes), end_weight)
     for step in range(1, at[-1] + 1):
-        tick()
         flag = restart if step == 1 else torch.zeros_like(restart)
         state = dreaming.advance(
             z, starts.actions[lanes, step - 1], state, flag if model.shape.restart_flag else None
@@ -131,6 +131,7 @@ def dream(
             noise=normals(seeds, step, z.shape[1], stream=NOISE),
             temperature=1.0,
         )
+        tick(step, at[-1])
         if step in at:
             if not (torch.isfinite(z).all() and torch.isfinite(state[0]).all()):
                 raise NumbersBad(

@@ -158,14 +158,14 @@ def test_the_same_again_is_the_same_and_another_seed_is_not():
     one, same, other = (
         measured(
             model, starts, known, FLAT, at=at, seed=seed, end_weight=1.0,
-            tick=lambda: ticks.append(1),
+            tick=lambda done, total: ticks.append((done, total)),
         )
         for seed in (3, 3, 2**40)
     )  # fmt: skip
     assert one == same
     assert one["horizon"][0]["nll"] == other["horizon"][0]["nll"]  # nothing is drawn before
     assert one["horizon"][1]["nll"] != other["horizon"][1]["nll"]
-    assert len(ticks) == 3 * 4
+    assert ticks == [(step, 4) for step in (1, 2, 3, 4)] * 3
 
 
 def test_dreams_that_are_no_numbers_are_refused():
