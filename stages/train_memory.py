@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stages.artifacts.latents import LatentSet
     from stages.memory.mdn_rnn import MDNRNN
     from stages.memory.watch import Watch
+    from stages.training.loop import Plan as Training
     from stages.training.parts import Part
     from stages.training.sequences import SequenceBatch
     from stages.training.session import Session
@@ -121,7 +122,6 @@ def _train(
     from stages.artifacts.weights import pack_tensors
     from stages.foresight import HeldOut, dreamt_errors, one_step_errors
     from stages.training.batches import split_episodes
-    from stages.training.loop import Plan as Training
     from stages.training.loop import check_errors
     from stages.training.sequences import SequenceBatches
     from stages.training.session import METRICS, Session
@@ -137,19 +137,9 @@ def _train(
     model = build_memory(shape, seed=job.seed)
     start_from(model, parents, STAGE.writes)
     model.to(session.device)
-    training = Training(
-        section="memory",
-        seed=job.seed,
-        num_steps=config.steps,
-        learning_rate=config.learning_rate,
-        rate_decay=config.rate_decay,
-        min_rate=config.final_rate,
-        clip=config.clip,
-        log_every=config.log_every,
-    )
     watch = _watch(episodes, config, progress)
     loss = _loss(model, batches.batch, session, config, job.seed, watch)
-    state = session.fit(model, loss, training, prefix="memory")
+    state = session.fit(model, loss, _training(config, job.seed), prefix="memory")
     model.eval()
     test = HeldOut(
         episodes,
@@ -183,6 +173,21 @@ def _train(
         },
         device=str(session.device),
         threads=session.threads,
+    )
+
+
+def _training(config: Config, seed: int) -> "Training":
+    from stages.training.loop import Plan as Training
+
+    return Training(
+        section="memory",
+        seed=seed,
+        num_steps=config.steps,
+        learning_rate=config.learning_rate,
+        rate_decay=config.rate_decay,
+        min_rate=config.final_rate,
+        clip=config.clip,
+        log_every=config.log_every,
     )
 
 

@@ -321,9 +321,7 @@ def _show_foresight(options: StageOptions, *, besides: Sequence[bool]) -> None:
         from stages.artifacts.workspace import Workspace
         from stages.inspection.foresight import foresight
 
-        settings = (options.recipe, options.preset, options.seed, options.changes)
-        others = (*besides, options.force, options.workers is not None, options.device != "auto")
-        if any(others) or any(given is not None for given in settings):
+        if any(besides) or options.chosen:
             raise UsageError(
                 "`wm evaluate --memory` reads a memory, and scores no agent.",
                 fix="Leave out --memory, or all other options but --workspace, --from and --json.",

@@ -213,6 +213,12 @@ class StageOptions(SettingOptions):
         ),
     ] = False
 
+    @property
+    def chosen(self) -> bool:
+        """Whether anything was given besides a place, --from and how to answer."""
+        settings = (self.recipe, self.preset, self.seed, self.changes, self.workers)
+        return self.force or self.device != "auto" or any(each is not None for each in settings)
+
     def request(self, named: dict[str, Any] | None = None) -> "Request":
         """What these options ask of the pipeline, with parents, force and resources."""
         from dataclasses import replace
