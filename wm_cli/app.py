@@ -46,6 +46,8 @@ PIPELINE = "Pipeline stages, in order"
 WHOLE = "Whole pipeline"
 INSPECT = "Inspect"
 DISTRIBUTION = "wm-pixels"
+NO_AGENT = "`wm evaluate --memory` reads a memory, and scores no agent."
+NO_AGENT_FIX = "Leave out --memory, or all other options but --workspace, --from and --json."
 
 app = typer.Typer(
     epilog="Start with: wm run --preset debug",
@@ -145,7 +147,7 @@ def evaluate(
 ) -> None:
     """Score the agent on held-out episodes of the reference world, or M on held-out recordings."""
     if memory:
-        _show_foresight(options, besides=(episodes is not None, record > 0, agent is not None))
+        _show_foresight(options, besides=bool(episodes or record or agent))
         return
     _make("evaluate", options, {"evaluate.episodes": episodes}, num_videos=record, agent=agent)
 
@@ -314,20 +316,16 @@ def _make(
     carry_out(stage, options, work)
 
 
-def _show_foresight(options: StageOptions, *, besides: Sequence[bool]) -> None:
+def _show_foresight(options: StageOptions, *, besides: bool) -> None:
     """Tables of M alone; `besides` says whether options that score the agent were given too."""
 
     def work(monitor: Monitor) -> Report:
         from stages.artifacts.workspace import Workspace
         from stages.inspection.foresight import foresight
 
-        if any(besides) or options.chosen:
-            raise UsageError(
-                "`wm evaluate --memory` reads a memory, and scores no agent.",
-                fix="Leave out --memory, or all other options but --workspace, --from and --json.",
-            )
-        workspace = Workspace.open(options.workspace)
-        return foresight(workspace, options.parents or (), progress=monitor)
+        if besides or options.chosen:
+            raise UsageError(NO_AGENT, fix=NO_AGENT_FIX)
+        return foresight(Workspace.open(options.workspace), options.parents or (), progress=monitor)
 
     carry_out("evaluate", options, work)
 
