@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import stage_named
 from stages.artifacts.artifact import Artifact
+from stages.artifacts.canonical import readable_json
 from stages.artifacts.fitting import (
     check_grown,
     check_one_parent,
@@ -29,17 +30,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from stages.artifacts.latents import LatentSet
-    from stages.memory.losses import Sequences
     from stages.memory.mdn_rnn import MDNRNN
     from stages.memory.watch import Watch
+    from stages.training.loop import Plan as Training
     from stages.training.parts import Part
     from stages.training.sequences import SequenceBatch
     from stages.training.session import Session
 
 STAGE = stage_named("train-memory")
 ALGORITHM = 5
-HELD_OUT_STEP = 1 << 40  # noise of held-out batches: beyond every training step
-MAX_BASELINE_STEPS = 20_000  # transitions on which the baselines are fitted and scored
+HORIZON = "horizon.json"  # how good dreams are k steps on
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def _train(
 ) -> Outcome:
     from stages.artifacts.latents import LatentSet
     from stages.artifacts.weights import pack_tensors
+    from stages.foresight import HeldOut, dreamt_errors, one_step_errors
     from stages.training.batches import split_episodes
-    from stages.training.loop import Plan as Training
     from stages.training.loop import check_errors
     from stages.training.sequences import SequenceBatches
     from stages.training.session import METRICS, Session
@@ -139,30 +139,30 @@ def _train(
     model = build_memory(shape, seed=job.seed)
     start_from(model, parents, STAGE.writes)
     model.to(session.device)
-    training = Training(
-        section="memory",
-        seed=job.seed,
-        num_steps=config.steps,
-        learning_rate=config.learning_rate,
-        rate_decay=config.rate_decay,
-        min_rate=config.final_rate,
-        clip=config.clip,
-        log_every=config.log_every,
-    )
     watch = _watch(episodes, config, progress)
     loss = _loss(model, batches.batch, session, config, job.seed, watch)
-    state = session.fit(model, loss, training, prefix="memory")
+    state = session.fit(model, loss, _training(config, job.seed), prefix="memory")
     model.eval()
-    errors = _errors(model, episodes, train, held_out, session, config, job.seed)
+    test = HeldOut(
+        episodes,
+        train,
+        held_out,
+        seed=job.seed,
+        end_weight=config.end_weight,
+        device=session.device,
+    )
+    errors = one_step_errors(model, test)
     check_errors(errors, section="memory", step=config.steps)
     session.log_held_out(config.steps, "memory", errors)
+    horizon = dreamt_errors(model, test, progress=progress)
     if config.steps and errors["nll"] > errors["baseline_unit_gaussian"]:
         progress.emit(
             Noted("M predicts worse than a unit Gaussian: try a smaller rate.", warning=True)
         )
     partial.write(WEIGHTS, pack_tensors(state.weights()))
+    partial.write(HORIZON, readable_json(horizon))
     return Outcome(
-        payload=[WEIGHTS, METRICS],
+        payload=[WEIGHTS, METRICS, HORIZON],
         summary={
             "shape": shape,
             "parameters": model.num_parameters(),
@@ -171,9 +171,25 @@ def _train(
             "train_steps_of_data": batches.num_steps,
             "actions": latents[0].manifest.summary["actions"],
             **errors,
+            "useful_steps": horizon["useful_steps"],
         },
         device=str(session.device),
         threads=session.threads,
+    )
+
+
+def _training(config: Config, seed: int) -> "Training":
+    from stages.training.loop import Plan as Training
+
+    return Training(
+        section="memory",
+        seed=seed,
+        num_steps=config.steps,
+        learning_rate=config.learning_rate,
+        rate_decay=config.rate_decay,
+        min_rate=config.final_rate,
+        clip=config.clip,
+        log_every=config.log_every,
     )
 
 
@@ -232,55 +248,3 @@ def _loss(
         return [part(one, drawn, one.mask.sum() / num_steps) for one, drawn in found]
 
     return loss
-
-
-def _errors(
-    model: "MDNRNN",
-    episodes: "LatentSet",
-    train: list[int],
-    held_out: list[int],
-    session: "Session",
-    config: Config,
-    seed: int,
-) -> dict[str, float]:
-    """Held-out errors of M beside what no model, or a trivial one, would reach."""
-    from stages.memory.baselines import reference_levels
-    from stages.memory.losses import draw_sequences, held_out_errors
-    from stages.training.sequences import in_order_sequences
-
-    def batches() -> "Iterator[Sequences]":
-        for number, batch in enumerate(in_order_sequences(episodes, held_out, batch_size=16)):
-            noise = batch.noise(seed=seed, step=HELD_OUT_STEP + number)
-            yield draw_sequences(batch, noise, device=session.device)
-
-    errors = held_out_errors(model, batches(), end_weight=config.end_weight)
-    levels = reference_levels(
-        _transitions(episodes, train, seed), _transitions(episodes, held_out, seed)
-    )
-    return {
-        **errors,
-        **{f"baseline_{name}": value for name, value in levels.items()},
-        "nll_above_floor": errors["nll"] - levels["entropy_floor"],
-    }
-
-
-def _transitions(episodes: "LatentSet", numbers: list[int], seed: int) -> Any:
-    """Pairs of consecutive drawn latents of the first of these episodes."""
-    import numpy as np
-
-    from stages.memory.baselines import Transitions
-    from stages.training.seeding import generator
-
-    now, following, spread, count = [], [], [], 0
-    for number in numbers:
-        record = episodes.episode(number)
-        mu, logvar = record.mu.astype(np.float32), record.logvar.astype(np.float32)
-        noise = generator(seed, "baselines", number).standard_normal(mu.shape, dtype=np.float32)
-        z = mu + np.exp(logvar / 2) * noise
-        now.append(z[:-1])
-        following.append(z[1:])
-        spread.append(logvar[1:])
-        count += len(z) - 1
-        if count >= MAX_BASELINE_STEPS:
-            break
-    return Transitions(np.concatenate(now), np.concatenate(following), np.concatenate(spread))

@@ -19,6 +19,7 @@ from wm_cli.options import (
     AgentOption,
     BenchOptions,
     EpisodesOption,
+    ForesightOption,
     IdsArgument,
     PlaceOption,
     PlaceOptions,
@@ -46,6 +47,8 @@ PIPELINE = "Pipeline stages, in order"
 WHOLE = "Whole pipeline"
 INSPECT = "Inspect"
 DISTRIBUTION = "wm-pixels"
+NO_AGENT = "`wm evaluate --memory` reads a memory, and scores no agent."
+NO_AGENT_FIX = "Leave out --memory, or all other options but --workspace, --from and --json."
 
 app = typer.Typer(
     epilog="Start with: wm run --preset debug",
@@ -141,8 +144,12 @@ def evaluate(
     episodes: EpisodesOption = None,
     record: RecordOption = 0,
     agent: AgentOption = None,
+    memory: ForesightOption = False,
 ) -> None:
-    """Score the agent on held-out episodes of the reference world."""
+    """Score the agent on held-out episodes of the reference world, or M on held-out recordings."""
+    if memory:
+        _show_foresight(options, besides=bool(episodes or record or agent))
+        return
     _make("evaluate", options, {"evaluate.episodes": episodes}, num_videos=record, agent=agent)
 
 
@@ -310,6 +317,20 @@ def _make(
         return _with_videos(report, prepared, num_videos, monitor) if num_videos else report
 
     carry_out(stage, options, work)
+
+
+def _show_foresight(options: StageOptions, *, besides: bool) -> None:
+    """Tables of M alone; `besides` says whether options that score the agent were given too."""
+
+    def work(monitor: Monitor) -> Report:
+        from stages.artifacts.workspace import Workspace
+        from stages.inspection.foresight import foresight
+
+        if besides or options.chosen:
+            raise UsageError(NO_AGENT, fix=NO_AGENT_FIX)
+        return foresight(Workspace.open(options.workspace), options.parents or (), progress=monitor)
+
+    carry_out("evaluate", options, work)
 
 
 def _with_videos(report: Report, prepared: "Prepared", num_videos: int, monitor: Monitor) -> Report:

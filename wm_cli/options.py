@@ -46,6 +46,14 @@ AgentOption = Annotated[
         "--agent", metavar="DIR", help="Score this packed agent instead of the workspace's own."
     ),
 ]
+ForesightOption = Annotated[
+    bool,
+    typer.Option(
+        "--memory",
+        metavar="",
+        help="Show how good M's dreams are instead; no episode is driven.",
+    ),
+]
 WhatArgument = Annotated[Literal["agent"], typer.Argument(metavar="WHAT", help="agent")]
 TargetArgument = Annotated[
     Path, typer.Argument(metavar="DIR", help="The folder to make, outside of the workspace.")
@@ -213,6 +221,12 @@ class StageOptions(SettingOptions):
             "--force", metavar="", help="Make another artifact although one is up to date."
         ),
     ] = False
+
+    @property
+    def chosen(self) -> bool:
+        """Whether anything was given besides a place, --from and how to answer."""
+        settings = (self.recipe, self.preset, self.seed, self.changes, self.workers)
+        return self.force or self.device != "auto" or any(each is not None for each in settings)
 
     def request(self, named: dict[str, Any] | None = None) -> "Request":
         """What these options ask of the pipeline, with parents, force and resources."""

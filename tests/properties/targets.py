@@ -46,6 +46,7 @@ from stages.contracts import Resources
 from stages.control.scoring import parse_result
 from stages.errors import ExitCode, StageError
 from stages.events import Report, Silent
+from stages.inspection.foresight import notes, parse_horizon, tables
 from stages.inspection.overview import look, status
 from stages.inspection.verification import verify
 from stages.pipeline import DEFAULT_RECIPE, Request, sections, settle
@@ -86,6 +87,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "safetensors": _safetensors(),
         "table": _tables(root),
         "result": Target(json_files(RESULT), lambda content: parse_result(content, source="r")),
+        "horizon": _horizons(),
         "state": _states(folder),
         "search log": _search_logs(folder),
         "checkpoint": _checkpoints(folder),
@@ -416,6 +418,34 @@ def _safetensors() -> Target:
 OUTCOME = {"seed": 1, "total_reward": -1.5, "num_steps": 3, "num_frames": 12, "terminated": True,
            "truncated": False, "stopped": False, "facts": {"off_road": 0.0}}  # fmt: skip
 RESULT = {"who": "agent", "outcomes": [OUTCOME, OUTCOME], "errors": [1.5]}
+
+
+def _horizons() -> Target:
+    """What a memory says of its dreams, and the tables of it."""
+    numbers = ("error", "error_held", "error_mean", "nll", "nll_held", "nll_mean")
+    numbers += ("entropy_floor", "spread", "distance", "distance_real")
+    row: dict[str, Any] = {"steps": 1, "starts": 64, **dict.fromkeys(numbers, 0.5)}
+    row["reward"] = dict.fromkeys(("real", "foreseen", "error", "correlation", "slope"), 0.5)
+    row["alive"] = dict.fromkeys(("real", "hard", "sampled", "unweighted"), 0.5)
+    one = {"steps": 9, "from": 0, "to": 1, **dict.fromkeys(("predicted", "observed"), 0.1)}
+    shares = ("observed", "predicted", "unweighted", "error", "error_unweighted")
+    scores = ("brier", "brier_unweighted", "brier_rate")
+    ends = {"steps": 9, "events": 1, **dict.fromkeys((*shares, *scores), 0.1)}
+    counts = ("useful_steps", "starts", "first_frames", "episodes", "dreams")
+    document = {
+        "horizon": [row, {**row, "reward": None, "alive": None}],
+        "ends": {**ends, "bins": [{**one, "unweighted": 0.1}]},
+        "end_weight": 10.0,
+        **dict.fromkeys(counts, 4),
+    }
+    found = parse_horizon(json.dumps(document).encode(), source="h")
+    assert found == document
+
+    def read(content: bytes) -> None:
+        found = parse_horizon(content, source="h")
+        _shown(Report("evaluate", tables=tuple(tables(found)), notes=tuple(notes(found))))
+
+    return Target(json_files(document), read)
 
 
 def _tables(root: Path) -> Target:

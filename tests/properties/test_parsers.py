@@ -34,6 +34,7 @@ READERS = (
     "safetensors",
     "table",
     "result",
+    "horizon",
     "state",
     "search log",
     "checkpoint",
