@@ -30,7 +30,7 @@ KIND = "memory"
 SURVIVING = ("real", "hard", "sampled")  # shares that go on
 _MAYBE = optional(NUMBER)
 _REWARD = dict.fromkeys(("real", "foreseen", "error", "correlation", "slope"), _MAYBE)
-_ALIVE = dict.fromkeys(("real", "hard", "sampled", "unweighted"), NUMBER)
+_ALIVE = dict.fromkeys(SURVIVING, NUMBER)
 _ROW = {
     "steps": COUNT,
     "starts": COUNT,

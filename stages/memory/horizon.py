@@ -44,8 +44,7 @@ class Dreamt:
     z: Tensor  # [L, Z]
     earned: NDArray[np.float64] | None  # [L], the rewards that M foresaw so far
     alive: NDArray[np.float64] | None  # [L], 1 where M has not cut the episode: logit <= 0
-    kept: NDArray[np.float64] | None  # [L], the probability not to have ended, drawn by M
-    fair: NDArray[np.float64] | None  # [L], the same without the weight of ends in training
+    kept: NDArray[np.float64] | None  # [L], the probability not to have ended by chance
 
 
 def measured(
@@ -85,12 +84,11 @@ def measured(
         if dreamt.earned is not None:
             foreseen = dreamt.earned.reshape(len(lasting), -1).mean(1)
             row["reward"] = agreement(foreseen[lasting], starts.earned[lasting, place])
-        if dreamt.alive is not None and dreamt.kept is not None and dreamt.fair is not None:
+        if dreamt.alive is not None and dreamt.kept is not None:
             row["alive"] = {
                 "real": alive[place],
                 "hard": float(dreamt.alive.mean()),
                 "sampled": float(dreamt.kept.mean()),
-                "unweighted": float(dreamt.fair.mean()),
             }
         rows.append(row)
     ends = None
@@ -148,7 +146,7 @@ class _Tally:
     def __init__(self, num_lanes: int, end_weight: float) -> None:
         self._earned: NDArray[np.float64] | None = None
         self._alive: NDArray[np.float64] | None = None
-        self._log_kept = self._log_fair = np.zeros(num_lanes)
+        self._log_kept = np.zeros(num_lanes)
         self._shift = math.log(end_weight)
 
     def count(self, reward: Tensor | None, logit: Tensor | None) -> None:
@@ -160,14 +158,13 @@ class _Tally:
             said = logit.cpu().double().numpy()
             alive = (said <= 0).astype(np.float64)
             self._alive = alive if self._alive is None else self._alive * alive
-            self._log_kept = self._log_kept - np.logaddexp(0, said)  # log(1 - p)
-            self._log_fair = self._log_fair - np.logaddexp(0, said - self._shift)
+            self._log_kept = self._log_kept - np.logaddexp(0, said - self._shift)  # log(1 - p)
 
     def told(self) -> tuple[NDArray[np.float64] | None, ...]:
-        """`earned`, `alive`, `kept` and `fair` of `Dreamt`."""
+        """`earned`, `alive` and `kept` of `Dreamt`."""
         if self._alive is None:
-            return self._earned, None, None, None
-        return self._earned, self._alive, np.exp(self._log_kept), np.exp(self._log_fair)
+            return self._earned, None, None
+        return self._earned, self._alive, np.exp(self._log_kept)
 
 
 @torch.inference_mode()

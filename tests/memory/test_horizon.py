@@ -65,7 +65,7 @@ def test_a_dream_is_a_loop_over_ms_steps_with_the_noise_of_its_lane():
         start, seed = lane // 5, torch.tensor([50 + lane])
         z = torch.from_numpy(starts.now[[start]])
         state = (starts.state[0][[start]], starts.state[1][[start]])
-        earned, alive, kept, fair = 0.0, True, 1.0, 1.0
+        earned, alive, kept = 0.0, True, 1.0
         for step in range(1, 8):
             action = starts.actions[[start], step - 1]
             restart = torch.tensor([step == 1 and places[start].step == 0])
@@ -78,13 +78,13 @@ def test_a_dream_is_a_loop_over_ms_steps_with_the_noise_of_its_lane():
             odds = math.exp(prediction.end_logit)
             earned += float(prediction.reward)
             alive = alive and odds <= 1
-            kept, fair = kept / (1 + odds), fair / (1 + odds / 4)
+            kept = kept / (1 + odds / 4)
             if step in at:
                 shown = found[step]
                 torch.testing.assert_close(shown.z[lane], z[0], atol=1e-4, rtol=1e-4)
                 torch.testing.assert_close(shown.h[lane], state[0][0], atol=1e-4, rtol=1e-4)
-                told = (shown.earned[lane], shown.alive[lane], shown.kept[lane], shown.fair[lane])
-                assert told == pytest.approx((earned, float(alive), kept, fair), rel=1e-3)
+                told = (shown.earned[lane], shown.alive[lane], shown.kept[lane])
+                assert told == pytest.approx((earned, float(alive), kept), rel=1e-3)
 
 
 def test_one_step_on_from_everywhere_is_the_held_out_error():
@@ -283,11 +283,9 @@ def test_survival_of_dreams_with_a_steady_risk():
     odds = weight * risk / (1 - risk)  # what training with that weight teaches
     batch = walk(50, 8)
     found = toy_rows(linear(end_logit=math.log(odds)), batch, [1, 4, 8], end_weight=weight)
-    said = odds / (1 + odds)
     for row in found["horizon"]:
         alive = row["alive"]
-        assert alive["unweighted"] == pytest.approx((1 - risk) ** row["steps"], rel=1e-4)
-        assert alive["sampled"] == pytest.approx((1 - said) ** row["steps"], rel=1e-4)
+        assert alive["sampled"] == pytest.approx((1 - risk) ** row["steps"], rel=1e-4)
         assert alive["hard"] == alive["real"] == 1  # odds below 1: the cut never comes
     sure = toy_rows(linear(end_logit=0.1), batch, [1])["horizon"][0]["alive"]
     assert sure["hard"] == 0

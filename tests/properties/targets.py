@@ -426,7 +426,7 @@ def _horizons() -> Target:
     numbers += ("entropy_floor", "spread", "distance", "distance_real")
     row: dict[str, Any] = {"steps": 1, "starts": 64, **dict.fromkeys(numbers, 0.5)}
     row["reward"] = dict.fromkeys(("real", "foreseen", "error", "correlation", "slope"), 0.5)
-    row["alive"] = dict.fromkeys(("real", "hard", "sampled", "unweighted"), 0.5)
+    row["alive"] = dict.fromkeys(("real", "hard", "sampled"), 0.5)
     one = {"steps": 9, "from": 0, "to": 1, **dict.fromkeys(("predicted", "observed"), 0.1)}
     shares = ("observed", "predicted", "unweighted", "error", "error_unweighted")
     scores = ("brier", "brier_unweighted", "brier_rate")
