@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.agents import AgentFiles, DreamFiles, load_memory
 from stages.artifacts.artifact import Artifact
@@ -91,15 +92,8 @@ def dream_starts(
     Raises:
         InputsMismatch: rewards differ from step to step, and M has no head for them.
     """
-    from stages.artifacts.latents import LatentSet
-
     if not partial.has(STARTS):
-        with closing(LatentSet.of(latents)) as source:
-            records = [source.episode(n) for n in range(min(source.num_episodes, MAX_STARTS))]
-        first = {
-            name: np.stack([getattr(r, name)[0] for r in records]) for name in ("mu", "logvar")
-        }
-        rewards = np.concatenate([record.rewards for record in records])
+        first, rewards = recorded_starts(latents)
         alike = bool((rewards == rewards[0]).all())
         if not alike and not memory.manifest.summary["shape"]["reward_head"]:
             raise InputsMismatch(
@@ -107,7 +101,22 @@ def dream_starts(
                 why=f"Recorded steps earned {rewards.min():g} to {rewards.max():g}.",
                 fix="Train one that does: wm train-memory --set memory.reward_head=true",
             )
-        tensors = {name: value.astype(np.float32) for name, value in first.items()}
+        tensors: dict[str, NDArray[Any]] = {**first}
         tensors["reward"] = rewards[:1] if alike else rewards[:0]
         partial.write(STARTS, pack_tensors(tensors))
     return partial.path / STARTS, digest_file(partial.path / STARTS)
+
+
+def recorded_starts(
+    latents: Sequence[Artifact],
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float64]]:
+    """Mu and logvar [E, Z] of how the first episodes begin, and all their rewards."""
+    from stages.artifacts.latents import LatentSet
+
+    with closing(LatentSet.of(latents)) as source:
+        records = [source.episode(n) for n in range(min(source.num_episodes, MAX_STARTS))]
+    first = {
+        name: np.stack([getattr(r, name)[0] for r in records]).astype(np.float32)
+        for name in ("mu", "logvar")
+    }
+    return first, np.concatenate([record.rewards for record in records])

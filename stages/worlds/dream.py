@@ -7,7 +7,7 @@ Axes: `B` lanes, `n` of them live, `Z` latent size, `H` units of M, `E` recorded
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -104,6 +104,10 @@ class DreamWorld:
             num_frames=num_frames,
             facts=self._facts(),
         )
+
+    def warm(self, temperature: float) -> None:
+        """Dream on at this temperature."""
+        self._terms = replace(self._terms, temperature=temperature)
 
     def retire(self, lanes: Mask) -> None:
         """Stop dreaming in these lanes."""
