@@ -69,6 +69,7 @@ def cast(workspace: Workspace, job: Job, *, by_agent: bool) -> Cast:
     Raises:
         StageError: what was named is not there, is damaged, or does not fit.
     """
+    _as_workers_do()
     if job.agent is not None:
         agent = load_agent(Path(job.agent))
         check_world(asdict(job.world), agent, fix="Play it in a workspace of its own (-w).")
@@ -89,6 +90,13 @@ def cast(workspace: Workspace, job: Job, *, by_agent: bool) -> Cast:
         return Cast()
     memory = memory or _memory_of(workspace, vision)
     return _joined(workspace, job, vision, memory, workspace.newest("control"))
+
+
+def _as_workers_do() -> None:
+    """Let V and M compute on one thread: they give what they gave in a worker, bit for bit."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _named(workspace: Workspace, job: Job) -> dict[str, Artifact]:

@@ -225,7 +225,7 @@ class Session:
         if self._row or not moment.num_steps:
             return
         self._row = True
-        kept = kept and self._keep()
+        kept = (kept and self._keep()) or self._kept_in is not None
         drivers = "+".join(self._drivers)
         self.played.append(
             Played(moment.seed, drivers, moment.num_steps, moment.total, moment.ended, kept)

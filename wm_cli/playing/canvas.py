@@ -8,7 +8,7 @@ import pygame.font
 from numpy.typing import NDArray
 
 from stages.playing.scene import Picture
-from wm_cli.playing.texts import Row, Shown
+from wm_cli.playing.texts import Row, Shown, key_text
 
 PICTURE_HEIGHT = 288  # pixels; frames are enlarged to it without smoothing
 MARGIN = 12
@@ -87,8 +87,7 @@ class Canvas:
     def _key_lines(self, rows: tuple[Row, ...]) -> list[str]:
         """The list of keys, broken where the picture ends."""
         lines: list[str] = []
-        for keys, what in rows:
-            cell = f"{keys}: {what}"
+        for cell in map(key_text, rows):
             longer = f"{lines[-1]}     {cell}" if lines else cell
             if lines and self._wide(longer, "keys") <= self._width - 2 * MARGIN:
                 lines[-1] = longer

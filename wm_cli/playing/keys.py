@@ -22,8 +22,8 @@ COMMANDS = {
     "+": Command.WARMER,
     "=": Command.WARMER,  # + without shift
     "-": Command.COLDER,
-    "]": Command.FASTER,
-    "[": Command.SLOWER,
+    "f": Command.FASTER,
+    "s": Command.SLOWER,
     "q": Command.QUIT,
     "escape": Command.QUIT,
 }

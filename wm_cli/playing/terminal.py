@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stages.playing.scene import Picture
 from wm_cli.playing.keys import Keys, Press
-from wm_cli.playing.texts import Row, Shown
+from wm_cli.playing.texts import Shown, key_text
 from wm_cli.wording import printable
 
 HOLD_SECONDS = 0.3  # a key counts as held for so long: terminals do not say when it is let go
@@ -118,7 +118,7 @@ class Terminal:
         head += _folded([f"{label} {value}" for label, value in shown.facts], columns)
         foot = [_cut(shown.message, columns)]
         if self._keys:
-            foot += _folded([_key(row) for row in shown.keys], columns)
+            foot += _folded([key_text(row) for row in shown.keys], columns)
         room = rows - len(head) - len(foot) - 1  # a row of titles
         pictures = shown.moment.pictures
         if room < 4 and self._keys:  # the pictures are worth more
@@ -231,10 +231,6 @@ def _folded(cells: list[str], columns: int) -> list[str]:
         else:
             lines.append(_cut(cell, columns))
     return lines
-
-
-def _key(row: Row) -> str:
-    return f"{row[0]}: {row[1]}"
 
 
 def _cut(text: str, columns: int) -> str:

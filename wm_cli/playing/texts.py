@@ -102,6 +102,11 @@ def keys(session: Session, steering: Steering | None) -> tuple[Row, ...]:
     return (*rows, *_common(film=session.terms.keep == ASK))
 
 
+def key_text(row: Row) -> str:
+    """A key and what it does, in one cell of the list."""
+    return f"[{row[0]}] {row[1]}"
+
+
 def _common(*, film: bool) -> tuple[Row, ...]:
     what = "record a film" if film else "record film and episodes"
-    return ((",", what), ("[ ]", "slower, faster"), ("h", "hide keys"), ("q", "leave"))
+    return ((",", what), ("s f", "slower, faster"), ("h", "hide keys"), ("q", "leave"))
