@@ -26,7 +26,7 @@ from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, Job, Policy, WorldSpec
 from stages.errors import InputMissing, InputsMismatch, UsageError
 from stages.gathered import recorded_starts
-from stages.playing.recording import Site
+from stages.playing.recording import REFERENCE, Site
 from stages.playing.scene import Scene
 from stages.training.seeding import episode_seeds
 from stages.worlds.making import make_prepared, same_pictures
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from stages.control.config import Config
     from stages.control.pilot import Choices
 
-REFERENCE = "gymnasium"
 EPISODES = ("rollouts", "plays")  # kinds that hold episodes to be looked at
 DREAM_STEPS = 1000  # after which a dream is cut where nothing says when
 NAMED = ("vision", "memory", "control")

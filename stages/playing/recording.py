@@ -5,8 +5,9 @@ shards in it; the next one makes an artifact of that (`recover`).
 """
 
 import secrets
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ from stages.artifacts.canonical import fingerprint
 from stages.artifacts.episodes import EpisodeRecord, EpisodeShard, EpisodeShardWriter
 from stages.artifacts.manifest import Certificate, ParentRef
 from stages.artifacts.partial import Partial, partial_path
+from stages.artifacts.plain import COUNT, TEXT, Rule, fault, keyed, listed, one_of
 from stages.artifacts.producing import DREAM
 from stages.artifacts.shards import shard_name
 from stages.artifacts.state import recorded_in
@@ -27,8 +29,15 @@ from stages.worlds.coverage import cover
 from stages.worlds.making import lap_rule
 
 ALGORITHM = 1
+REFERENCE = "gymnasium"  # what worlds are played on
 REMEMBERED = "play"  # key of the state under which a partial tells what is being recorded
-_FIELDS = {"fingerprint", "family", "recipe", "preset", "config", "engine", "actions", "parents"}
+_TOLD: Mapping[str, Rule] = {
+    **dict.fromkeys(("fingerprint", "family", "recipe", "preset", "config.world.env"), TEXT),
+    "config.seed": COUNT,
+    "engine": one_of(REFERENCE, DREAM),
+    "actions.kind": one_of("box", "choice"),
+    "parents": listed(keyed(TEXT)),
+}
 
 
 @dataclass(frozen=True)
@@ -115,14 +124,18 @@ class Recording:
 
 
 def recover(workspace: Workspace) -> list[Artifact]:
-    """Make artifacts of what killed plays have recorded; what somebody holds is theirs."""
+    """Make artifacts of what killed plays have recorded; what somebody holds is theirs.
+
+    Raises:
+        StageError: there is something that cannot be read.
+    """
     if not workspace.partials(PLAY.writes) or workspace.lock_holder(PLAY.writes):
         return []
     found: list[Artifact] = []
     with workspace.lock(PLAY.writes):
         for path in workspace.partials(PLAY.writes):
             told = recorded_in(path).get(REMEMBERED)
-            if isinstance(told, dict) and set(told) == _FIELDS and _is_place(path, told):
+            if isinstance(told, dict) and not fault(told, _TOLD) and _is_place(path, told):
                 partial = workspace.begin(PLAY.writes, told["fingerprint"])
                 artifact = partial.finished()
                 if artifact is None and any(partial.has(name) for name in partial.names(".h5")):
@@ -133,6 +146,10 @@ def recover(workspace: Workspace) -> list[Artifact]:
 
 def _is_place(path: Path, told: dict[str, Any]) -> bool:
     return partial_path(path.parent, str(told["fingerprint"])) == path
+
+
+def _parent(told: Mapping[str, str]) -> ParentRef:
+    return ParentRef(*(str(told.get(field.name)) for field in fields(ParentRef)))
 
 
 def _committed(partial: Partial, told: dict[str, Any]) -> Artifact:
@@ -158,7 +175,7 @@ def _committed(partial: Partial, told: dict[str, Any]) -> Artifact:
         preset=told["preset"],
         algorithm=ALGORITHM,
         config=told["config"],
-        parents=tuple(ParentRef(**one) for one in told["parents"]),
+        parents=tuple(_parent(one) for one in told["parents"]),
         seeds={"purpose": PLAY.name, "seeds": seeds},
         summary=summary,
         provenance=provenance(device="cpu", threads=1),
