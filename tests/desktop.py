@@ -23,6 +23,9 @@ class Desktop:
         self.name = name
         self._display = Display(name)
 
+    def close(self) -> None:
+        self._display.close()
+
     def window(self, *, timeout: float = 60):
         """The first window that is shown, with the keyboard's focus, as a window manager gives it.
 
@@ -96,7 +99,11 @@ def desktop(*, size: str = "1400x900x24") -> Iterator[Desktop]:
         with os.fdopen(reading) as told:
             number = told.readline().strip()
         assert number, "Xvfb did not start"
-        yield Desktop(f":{number}")
+        made = Desktop(f":{number}")
+        try:
+            yield made
+        finally:
+            made.close()
     finally:
         server.terminate()
         server.wait(timeout=10)

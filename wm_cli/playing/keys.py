@@ -119,8 +119,9 @@ class Steering:
         along = "UP" * ("up" in held) + "DOWN" * ("down" in held)
         across = "RIGHT" * ("right" in held) + "LEFT" * ("left" in held)
         fire = "FIRE" * ("space" in held)
+        moves = [move for move in (along + across, across, along) if move]
         # The whole first, then what of it the game knows: Breakout has no UP, and no RIGHTFIRE.
-        for name in (along + across + fire, across + fire, along + fire, across, along, fire):
-            if name and name in self._choices:
+        for name in (*(move + fire for move in moves), *moves, fire):
+            if name in self._choices:
                 return self._choices[name]
         return self._choices.get("NOOP", 0)

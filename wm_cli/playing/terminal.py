@@ -43,7 +43,6 @@ class Terminal:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._in, self._out = sys.stdin.fileno(), sys.stderr.fileno()
         self._paint = _painter()
         self._held: dict[str, float] = {}  # until when
         self._seen: dict[str, float] = {}  # when each key came last
@@ -51,6 +50,7 @@ class Terminal:
 
     def __enter__(self) -> "Terminal":
         """Take the whole screen; keys come at once and are not echoed."""
+        self._in, self._out = sys.stdin.fileno(), sys.stderr.fileno()
         self._before = termios.tcgetattr(self._in)
         mode = termios.tcgetattr(self._in)
         mode[3] &= ~(termios.ICANON | termios.ECHO)

@@ -33,10 +33,11 @@ def why_no_window() -> str:
     named = [name for name in ("DISPLAY", "WAYLAND_DISPLAY") if os.environ.get(name)]
     if sys.platform == "linux" and not named:
         return "There is no display: neither DISPLAY nor WAYLAND_DISPLAY is set."
+    told = " ".join(f"{name}={os.environ[name]}" for name in named) or "this desktop"
     try:
         pygame.display.init()
     except pygame.error as error:
-        return f"The display cannot be opened: {error}."
+        return f"No display answers at {told}: {error}."
     driver = pygame.display.get_driver()
     if driver not in INVISIBLE:
         return ""
@@ -44,7 +45,6 @@ def why_no_window() -> str:
     chosen = os.environ.get("SDL_VIDEODRIVER")
     if chosen:
         return f"SDL_VIDEODRIVER={chosen} asks for windows that nobody sees."
-    told = " ".join(f"{name}={os.environ[name]}" for name in named)
     return f"No display answers at {told}: SDL fell back to the invisible driver {driver!r}."
 
 
