@@ -48,7 +48,7 @@ def test_a_play_is_recorded_as_the_world_gives_it(played):
         for action in actions:
             total = 0.0
             for _ in range(4):
-                frame, reward, ended, cut, _ = env.step(action)
+                frame, reward, _, cut, _ = env.step(action)
                 total += float(reward)
             expected.append(frame)
             earned.append(total)
