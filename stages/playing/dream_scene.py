@@ -21,6 +21,7 @@ class DreamScene:
     """A dream of one lane. Without a head for rewards M says nothing of them."""
 
     name = "dream"
+    told = ""
     num_episodes = 0
 
     def __init__(

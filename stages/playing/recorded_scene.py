@@ -14,6 +14,7 @@ from stages.vision.vae import VAE, decode_latents, encode_frames
 class RecordedScene:
     """What an artifact holds, step by step; with V, what it makes of the frames."""
 
+    told = ""
     drivers: tuple[str, ...] = ()
     action_spec: ActionSpec | None = None
 

@@ -42,6 +42,7 @@ class Scene(Protocol):
     """Something that is played in episodes, one lane of it."""
 
     name: str  # "world", "dream", or the id of what was recorded
+    told: str  # of this episode, beside its numbers; may be empty
     drivers: tuple[str, ...]  # who can drive, of DRIVERS
     num_episodes: int  # that there are; 0: as many as one likes
 

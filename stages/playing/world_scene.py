@@ -43,6 +43,7 @@ class WorldScene:
     """The real world; with V and M beside it, what these make of what happens."""
 
     name = "world"
+    told = ""
     num_episodes = 0
 
     def __init__(

@@ -33,9 +33,11 @@ def test_a_play_is_recorded_as_the_world_gives_it(played):
     """Against gymnasium's own environment, stepped by the recorded actions."""
     import gymnasium
 
+    from stages.worlds.opening import open_lane
     from stages.worlds.prepare import prepare
 
     headless()
+    open_lane("CarRacing-v3").env.close()  # loads Box2D, whose warnings would end the process
     root, film, report = played
     assert report["artifact"] == "plays/0001" and film.stat().st_size > 1000
     told = manifest(root, "plays/0001")

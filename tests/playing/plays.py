@@ -19,6 +19,7 @@ class Counting:
     """Every step adds the action to a place; an episode of number n ends after 3 + n steps."""
 
     name = "world"
+    told = ""
     action_spec = SPEC
     drivers = ("keyboard", "agent", "random")
     num_episodes = 0

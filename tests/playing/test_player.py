@@ -162,3 +162,14 @@ def test_a_terminal_shows_pictures_as_high_as_there_is_room(workspace, monkeypat
         # Every pixel of the toy's frame is grey 100.
         assert "\x1b[38;2;100;100;100;48;2;100;100;100m" in blocks[0]
     assert len(Terminal().lines(shown, 20, 5)) == 1
+
+
+def test_a_recording_that_cannot_begin_is_told_and_the_play_goes_on(workspace):
+    from stages.artifacts.workspace import Workspace
+
+    other = Workspace.open(workspace.root)
+    with other.lock("plays"):
+        script = [(0.15, ","), (0.26, "q")]
+        somebody, session, _ = play(workspace, script, held=frozenset({"right"}))
+    assert session.moment.num_steps == 2 and not session.recording
+    assert any("Not recording" in shown.message for _, shown in somebody.seen)

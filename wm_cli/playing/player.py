@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.artifacts.artifact import Artifact
+from stages.errors import StageError
 from stages.playing.scene import Moment
 from stages.playing.session import Session
 from wm_cli.playing.film import Reel
@@ -169,7 +170,11 @@ class Player:
         if self.session.recording:
             self._stop_recording()
             return
-        self.session.start_recording()
+        try:
+            self.session.start_recording()
+        except StageError as error:  # another play records, or the folder cannot be written
+            self.say(f"Not recording: {error.what} {error.why}".strip())
+            return
         if self._films is not None:
             self.reel.start()
         else:

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.playing.scene import KEYBOARD, Moment, Scene
-from stages.playing.session import ASK, Session
+from stages.playing.scene import KEYBOARD, TERMINATED, Moment, Scene
+from stages.playing.session import Session
 from wm_cli.playing.keys import Steering
 
+SEPARATOR = "  ·  "
 Row = tuple[str, str]  # a label and its value, or keys and what they do
 
 
@@ -63,13 +64,13 @@ def headline(env: str, session: Session) -> str:
     scene = session.scene
     if not scene.drivers:
         told = f"episode {session.number % scene.num_episodes + 1} of {scene.num_episodes}"
-        parts = [scene.name, told, str(getattr(scene, "told", ""))]
+        parts = [scene.name, told, scene.told]
     else:
         who = "you drive" if session.driver == KEYBOARD else f"{session.driver} drives"
         parts = [env, scene.name, f"episode {session.number + 1}", who]
     if session.speed != 1:
         parts.append(f"speed x{session.speed:g}")
-    return "  ·  ".join(part for part in parts if part)
+    return SEPARATOR.join(part for part in parts if part)
 
 
 def message(session: Session, said: str) -> str:
@@ -78,9 +79,9 @@ def message(session: Session, said: str) -> str:
     if session.asking:
         return f"Keep this episode ({moment.num_steps:,} steps, {_return(moment)})?  y / n"
     if moment.ended:
-        how = "ended" if moment.ended == "ended" else "was cut by its limit"
+        how = "ended" if moment.ended == TERMINATED else "was cut by its limit"
         return f"The episode {how} after {moment.num_steps:,} steps, {_return(moment)}. {said}"
-    return f"{said}  ·  paused" * bool(said) or "paused" if session.paused else said
+    return SEPARATOR.join(filter(None, (said, "paused" if session.paused else "")))
 
 
 def _return(moment: Moment) -> str:
@@ -99,7 +100,7 @@ def keys(session: Session, steering: Steering | None) -> tuple[Row, ...]:
         rows.append(("tab", f"who drives: {', '.join(scene.drivers)}"))
     if session.moment.temperature is not None:
         rows.append(("+ -", "temperature"))
-    return (*rows, *_common(film=session.terms.keep == ASK))
+    return (*rows, *_common(film=bool(session.terms.keep)))
 
 
 def key_text(row: Row) -> str:
