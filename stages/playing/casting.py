@@ -34,6 +34,7 @@ from stages.worlds.making import make_prepared, same_pictures
 if TYPE_CHECKING:
     from stages.control.config import Config
     from stages.control.pilot import Choices
+    from stages.worlds.following import Follower
 
 EPISODES = ("rollouts", "plays")  # kinds that hold episodes to be looked at
 DREAM_STEPS = 1000  # after which a dream is cut where nothing says when
@@ -190,19 +191,13 @@ def _unknown_pictures(vision: Artifact) -> list[str]:
 def open_world(job: Job, cast: Cast) -> tuple[Scene, Site]:
     """The world on the reference engine, as the cast sees it."""
     from stages.playing.world_scene import WorldScene
-    from stages.worlds.following import Follower
 
     spec = replace(job.world, engine=REFERENCE)
     world = make_prepared(spec)
-    follower = None
-    if cast.files is not None:
-        files = cast.files
-        vision = cached_vision(files.vision_digest, files.vision, files.vision_shape["latent_size"])
-        follower = Follower(vision, load_memory(files), latent=files.pilot.latent)
     scene = WorldScene(
         world,
         lambda number: _seed(job, number),
-        follower=follower,
+        follower=_follower(cast),
         choices=_choices(cast, spec, world.action_spec),
         chance=_chance(world.action_spec, spec, world.observation_shape),
     )
@@ -268,11 +263,11 @@ def open_recorded(workspace: Workspace, name: str, cast: Cast) -> Scene:
             f"{artifact.id} holds no episodes to look at.",
             fix=f"Those of {' and '.join(EPISODES)} do: `wm status` lists them.",
         )
-    vision, size = None, artifact.manifest.config["world"]["size"]
-    files = cast.files
-    if files is not None and (size, size, 3) == FRAME_SHAPE:
-        vision = cached_vision(files.vision_digest, files.vision, files.vision_shape["latent_size"])
-    return RecordedScene(artifact.id, EpisodeSet.of([artifact]), vision=vision)
+    size, actions = artifact.manifest.config["world"]["size"], actions_of(artifact.manifest)
+    assert actions is not None, f"{artifact.id} tells its actions"
+    own = cast.files is not None and cast.files.actions.get("size", actions.size) == actions.size
+    follower = _follower(cast) if own and (size, size, 3) == FRAME_SHAPE else None
+    return RecordedScene(artifact.id, EpisodeSet.of([artifact]), actions, follower=follower)
 
 
 def _no_dream(workspace: Workspace, cast: Cast) -> InputMissing:
@@ -294,6 +289,17 @@ def _no_dream(workspace: Workspace, cast: Cast) -> InputMissing:
 
 def _seed(job: Job, number: int) -> int:
     return episode_seeds("play", job.seed, number, 1)[0]
+
+
+def _follower(cast: Cast) -> "Follower | None":
+    """V and M of the cast, to look on; None without a V."""
+    from stages.worlds.following import Follower
+
+    files = cast.files
+    if files is None:
+        return None
+    vision = cached_vision(files.vision_digest, files.vision, files.vision_shape["latent_size"])
+    return Follower(vision, load_memory(files), latent=files.pilot.latent)
 
 
 def _choices(cast: Cast, world: WorldSpec, action_spec: ActionSpec) -> "Choices | None":

@@ -114,8 +114,9 @@ class Session:
 
     def advance(self, now: float, keyboard: Keyboard) -> None:
         """What is due at this time: a step, or the next episode."""
-        if self._next_at is not None and now >= self._next_at and not self.asking:
-            self._go(Command.NEXT)
+        if self._next_at is not None and not (self.paused or self.asking):
+            if now >= self._next_at:
+                self._go(Command.NEXT)
         elif not self.waits:
             self._step(now, keyboard)
 

@@ -18,6 +18,7 @@ from stages.worlds.oracle import OracleWorld
 if TYPE_CHECKING:
     from stages.worlds.prepare import Prepared
 
+RECONSTRUCTION, EXPECTED = "V's reconstruction", "M had foreseen"
 LANE = np.zeros(1, dtype=np.intp)  # the only one
 
 
@@ -135,10 +136,10 @@ class WorldScene:
             return tuple(shown)
         latents = [follower.latent] + ([foreseen.latent] if foreseen else [])
         drawn = decode_latents(follower.vision, torch.cat(latents))
-        shown.append(Picture("V's reconstruction", drawn[0]))
+        shown.append(Picture(RECONSTRUCTION, drawn[0]))
         if follower.memory is not None:
             blank = np.zeros_like(drawn[0])
-            shown.append(Picture("M had foreseen", drawn[1] if foreseen else blank))
+            shown.append(Picture(EXPECTED, drawn[1] if foreseen else blank))
         return tuple(shown)
 
 

@@ -221,6 +221,12 @@ def test_recordings_go_forward_and_back(prepared):
     backwards = [scene.back() for _ in range(record.num_steps + 3)]
     assert np.array_equal([m.frame for m in backwards[:-3]], record.observations[-2::-1])
     assert backwards[-1].num_steps == 0
+    names = ["recorded frame", "V's reconstruction", "M had foreseen"]
+    assert [one.title for one in whole[5].pictures] == names
+    # What M expected does not depend on how one came there.
+    for forward, backward in ((whole[n], backwards[record.num_steps - 1 - n]) for n in (1, 7)):
+        for one, other in zip(forward.pictures, backward.pictures, strict=True):
+            assert np.array_equal(one.pixels, other.pixels)
     assert scene.begin(source.num_episodes).seed == source.episode(0).seed
     with pytest.raises(UsageError, match="no episodes"):
         open_recorded(workspace, "vision/0001", company)

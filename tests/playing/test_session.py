@@ -6,6 +6,7 @@ from plays import DRIVES, JOB, SITE, Counting, recorder, right
 
 from stages.artifacts.episodes import EpisodeSet
 from stages.artifacts.workspace import Workspace
+from stages.inspection.leftovers import advice, leftovers
 from stages.playing.recording import Recording, recover
 from stages.playing.session import ALL, ASK, Command, Session, Terms
 
@@ -35,6 +36,10 @@ def test_episodes_follow_each_other_after_a_rest(workspace):
         assert session.moment.ended and session.waits
         steps(session, 5, now=1.9)
         assert session.number == 0, "it rests"
+        do(session, Command.PAUSE)
+        steps(session, 5, now=9.0)
+        assert session.number == 0, "it is paused"
+        do(session, Command.PAUSE)
         session.advance(2.0, right)
         assert (session.number, session.moment.num_steps, session.moment.seed) == (1, 0, 101)
         steps(session, 4, now=3.0)
@@ -149,6 +154,9 @@ def test_what_a_killed_play_had_kept_becomes_an_artifact(workspace):
     os.waitpid(child, 0)
     again = Workspace.open(workspace.root)
     assert len(again.partials("plays")) == 1 and not again.artifacts("plays")
+    (left,) = [one for one in leftovers(again) if one.what == "unfinished work"]
+    because, fix = advice(again, [left])[left.path]
+    assert "makes an artifact" in because and fix.startswith("wm play -w ")
     (artifact,) = recover(again)
     (record,) = kept(artifact)
     assert record.actions[:, 0].tolist() == [1, 1, 1]
