@@ -59,6 +59,7 @@ class Desktop:
         self.down(key)
         time.sleep(seconds)
         self.up(key)
+        time.sleep(seconds)  # pressed again at once, X takes it for a key that repeats
 
     @contextlib.contextmanager
     def held(self, key: str) -> Iterator[None]:
