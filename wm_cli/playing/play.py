@@ -65,6 +65,8 @@ def play(what: str, options: PlayOptions, monitor: Monitor) -> Report:
         except Interrupted as stop:
             kept = _kept(session, player.films)
             told = f"Kept: {', '.join(kept)}." if kept else "Nothing was to be kept."
+            if options.record is not None:
+                told += f" {options.record} was not written: a film is whole or absent."
             raise type(stop)(f"{stop.what.partition(';')[0]}.", why=told) from stop
     if options.record is not None:
         player.films.append(player.reel.finish(options.record))
