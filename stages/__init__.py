@@ -33,6 +33,9 @@ STAGES: tuple[Stage, ...] = (
           "Score the agent on held-out episodes of the reference world."),
 )  # fmt: skip
 
+# Not a step of a pipeline: somebody plays, and what is kept of that is an artifact too.
+PLAY = Stage("play", "playing", "", (), "plays", "Play the world or the dream, and record it.")
+
 
 def stage_named(name: str) -> Stage:
     """The stage with this name or alias; KeyError when there is none."""
@@ -44,7 +47,7 @@ def stage_named(name: str) -> Stage:
 
 def stage_writing(kind: str) -> Stage:
     """The stage that writes this kind of artifact; KeyError when there is none."""
-    for stage in STAGES:
+    for stage in (*STAGES, PLAY):
         if stage.writes == kind:
             return stage
     raise KeyError(kind)

@@ -21,6 +21,7 @@ from stages.trials import DreamFiles, load_memory
 if TYPE_CHECKING:
     from stages.artifacts.latents import LatentRecord
     from stages.control.basis import Basis
+    from stages.worlds.dream import DreamTerms, Starts
 
 BASIS = "basis.safetensors"  # mean and directions of the space that a search moves in
 BASIS_STEPS = 40_000  # recorded steps from which it is computed
@@ -67,8 +68,6 @@ def dream_files(
     Raises:
         UsageError: nothing says how long a dream may last.
     """
-    from stages.worlds.dream import DreamTerms
-
     max_steps = config.dream_steps or world.max_frames // world.repeat
     if not max_steps:
         raise UsageError(
@@ -77,7 +76,17 @@ def dream_files(
             fix="Say after how many actions: --set control.dream_steps=1000",
         )
     starts, digest = dream_starts(partial, latents, memory)
-    terms = DreamTerms(
+    terms = dream_terms(config, memory, world, max_steps=max_steps)
+    return DreamFiles(str(starts), digest, action_spec, terms, config.precision, device)
+
+
+def dream_terms(
+    config: Config, memory: Artifact, world: WorldSpec, *, max_steps: int
+) -> "DreamTerms":
+    """The terms of the `[control]` section for a dream of so many actions at most."""
+    from stages.worlds.dream import DreamTerms
+
+    return DreamTerms(
         temperature=config.temperature,
         max_steps=max_steps,
         end=config.dream_end,
@@ -85,7 +94,6 @@ def dream_files(
         dropout=config.dream_dropout,
         repeat=world.repeat,
     )
-    return DreamFiles(str(starts), digest, action_spec, terms, config.precision, device)
 
 
 def dream_starts(
@@ -96,23 +104,31 @@ def dream_starts(
     Raises:
         InputsMismatch: rewards differ from step to step, and M has no head for them.
     """
-    from stages.artifacts.latents import LatentSet
-
     if not partial.has(STARTS):
-        with closing(LatentSet.of(latents)) as source:
-            count = min(source.num_episodes, MAX_STARTS)
-            begun = [_beginning(source.episode(number)) for number in range(count)]
-        mu, logvar, least, most = (np.stack(column) for column in zip(*begun, strict=True))
-        low, high = least.min(), most.max()
-        if low != high and not memory.manifest.summary["shape"]["reward_head"]:
+        starts, (low, high) = recorded_starts(latents)
+        if starts.reward is None and not memory.manifest.summary["shape"]["reward_head"]:
             raise InputsMismatch(
                 f"{memory.id} cannot be dreamt in: it does not foresee rewards.",
                 why=f"Recorded steps earned {low:g} to {high:g}.",
                 fix="Train one that does: wm train-memory --set memory.reward_head=true",
             )
-        tensors = {"mu": mu, "logvar": logvar, "reward": least[:1] if low == high else least[:0]}
+        told = [] if starts.reward is None else [starts.reward]
+        tensors = {"mu": starts.mu, "logvar": starts.logvar, "reward": np.array(told)}
         partial.write(STARTS, pack_tensors(tensors))
     return partial.path / STARTS, digest_file(partial.path / STARTS)
+
+
+def recorded_starts(latents: Sequence[Artifact]) -> "tuple[Starts, tuple[float, float]]":
+    """How the first of these episodes begin; the least and the largest reward of their steps."""
+    from stages.artifacts.latents import LatentSet
+    from stages.worlds.dream import Starts
+
+    with closing(LatentSet.of(latents)) as source:
+        count = min(source.num_episodes, MAX_STARTS)
+        begun = [_beginning(source.episode(number)) for number in range(count)]
+    mu, logvar, least, most = (np.stack(column) for column in zip(*begun, strict=True))
+    low, high = float(least.min()), float(most.max())
+    return Starts(mu, logvar, low if low == high else None), (low, high)
 
 
 def _beginning(record: "LatentRecord") -> tuple[Any, ...]:

@@ -118,7 +118,7 @@ def settle(root: Path, request: Request) -> Settled:
 
 def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     """Open or create the workspace; its first command stores recipe, preset, seed and --set."""
-    request = _with_agent(root, request, progress)
+    request = with_agent(root, request, progress)
     settled = settle(root, request)
     workspace = Workspace.open(root, create=True)
     with workspace.settings_lock:
@@ -135,7 +135,7 @@ def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     return Prepared(workspace, settled.settings, job, first=settled.stored is None)
 
 
-def _with_agent(root: Path, request: Request, progress: Monitor) -> Request:
+def with_agent(root: Path, request: Request, progress: Monitor) -> Request:
     """The request; where the workspace is new, with the recipe and the world of its agent.
 
     Raises:

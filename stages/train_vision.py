@@ -90,7 +90,7 @@ def _train(
     from stages.vision.watch import Watch
 
     session = Session(partial, job.resources, progress=progress)
-    rollouts = [parent for parent in parents if parent.kind == "rollouts"]
+    rollouts = [parent for parent in parents if parent.kind != STAGE.writes]
     episodes = EpisodeSet.of(rollouts)
     train, held_out = split_episodes(episodes.seeds.tolist(), fraction=config.held_out)
     batches = FrameBatches(episodes, train, batch_size=config.batch_size, seed=job.seed)

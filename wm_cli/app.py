@@ -23,6 +23,8 @@ from wm_cli.options import (
     IdsArgument,
     PlaceOption,
     PlaceOptions,
+    PlayArgument,
+    PlayOptions,
     RecordOption,
     ReplaceOption,
     RoundsOption,
@@ -167,6 +169,19 @@ def run_pipeline(options: StageOptions, rounds: RoundsOption = None) -> None:
         return run_all(prepared, progress=monitor)
 
     carry_out("run", options, work)
+
+
+@app.command("play", epilog="Example: wm play dream --record dream.mp4", rich_help_panel=INSPECT)
+@taking(PlayOptions)
+def play(options: PlayOptions, what: PlayArgument = "world") -> None:
+    """Play the world, M's dream or recorded episodes: in a window, the terminal or a film."""
+
+    def work(monitor: Monitor) -> Report:
+        from wm_cli.playing.play import play
+
+        return play(what, options, monitor)
+
+    carry_out("play", options, work)
 
 
 @app.command(

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages import stage_writing
+from stages import PLAY, stage_writing
 from stages.artifacts.disk import digest_file, explained, plain_size, read_file
 from stages.artifacts.manifest import (
     MANIFEST,
@@ -154,6 +154,8 @@ def remedy(kind: str) -> str:
     """The sentence with the command that makes an artifact of this kind again."""
     if kind == AGENTS:
         return "Put the folder back as it was, or pack it again: wm export agent DIR --force"
+    if kind == PLAY.writes:
+        return "Put it back, or remove its folder: what somebody played cannot be made again."
     return f"Make it again: wm {stage_writing(kind).name} --force"
 
 

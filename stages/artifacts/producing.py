@@ -1,22 +1,25 @@
 """How every stage makes its artifact: plan, skip what exists, lock, build in a partial, commit."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import quote
 from typing import Any
 
-from stages import Stage, stage_writing
+from stages import PLAY, Stage, stage_writing
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import fingerprint
 from stages.artifacts.disk import plain_size
 from stages.artifacts.manifest import Certificate
 from stages.artifacts.partial import Partial
+from stages.artifacts.summaries import STAND_INS
 from stages.artifacts.versions import package_versions, processor, provenance
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.contracts import Job
-from stages.errors import ArtifactDamaged, InputMissing, StageError, UsageError
+from stages.errors import ArtifactDamaged, InputMissing, InputsMismatch, StageError, UsageError
 from stages.events import Monitor, Noted, Report, Scalar, Table
+
+DREAM = "dream"  # engine of episodes that M dreamt
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,7 @@ def choose_parents(
     optional = (stage.writes,) if stage.warm else ()
     named: dict[str, list[Artifact]] = {kind: [] for kind in (*kinds, *optional)}
     for identity in job.parents:
-        kind = identity.partition("/")[0]
+        kind = _read_as(identity.partition("/")[0], named)
         if kind in KINDS and kind not in named:
             raise UsageError(
                 f"`wm {stage.name}` does not read {kind}.",
@@ -198,10 +201,28 @@ def choose_parents(
                 fix=f"Leave out `--from {identity}`.",
             )
         artifact = workspace.get(identity)
-        named[artifact.kind].append(artifact)
+        _refuse_dreamt(artifact)
+        named[kind].append(artifact)
     for kind in kinds:
         named[kind] = named[kind] or [_newest(workspace, kind)]
     return {kind: tuple(found) for kind, found in named.items()}
+
+
+def _read_as(kind: str, kinds: Collection[str]) -> str:
+    """The kind as which a stage that reads these kinds takes this one."""
+    takes = (read for read, others in STAND_INS.items() if kind in others and read in kinds)
+    return next(takes, kind)
+
+
+def _refuse_dreamt(artifact: Artifact) -> None:
+    """Refuse to learn from a dream: its frames are V's own, and what happens in it is M's guess."""
+    if artifact.kind == PLAY.writes and DREAM in artifact.manifest.summary["engines"]:
+        raise InputsMismatch(
+            f"{artifact.id} was played in a dream.",
+            why="Its frames were drawn by V and what happens in it was guessed by M: there is "
+            "nothing of the world to learn from it.",
+            fix=f"Leave out `--from {artifact.id}`, or play in the world: wm play world",
+        )
 
 
 def _newest(workspace: Workspace, kind: str) -> Artifact:

@@ -28,6 +28,7 @@ from stages.errors import ArtifactDamaged, UsageError
 from stages.settings.schema import build
 
 AGENTS = "agents"  # kind of a packed agent, a folder outside of workspaces
+STAND_INS = {"rollouts": ("plays",)}  # kinds that are read as another where --from names them
 
 _WORLD = {f.name for f in fields(WorldSpec)} - {"engine"}  # V and M belong to none
 _ACTIONS = {
@@ -45,6 +46,7 @@ _MEMORY_SHAPE = {
 }
 _TOLD: Mapping[str, Mapping[str, Rule]] = {
     "rollouts": {**_SEED, **_ACTIONS, **_ENGINES},
+    "plays": {**_SEED, **_ACTIONS, **_ENGINES, "seeds.seeds": listed(COUNT)},
     "vision": {
         **_SEED,
         **_ENGINES,
@@ -134,7 +136,11 @@ def actions_of(manifest: Manifest) -> ActionSpec | None:
 
 def _contradiction(manifest: Manifest) -> str:
     """What the parts of a manifest say against each other; empty when nothing."""
-    lacking = [kind for kind in _PARENTS.get(manifest.kind, ()) if not _has(manifest, kind)]
+    lacking = [
+        kind
+        for kind in _PARENTS.get(manifest.kind, ())
+        if not _has(manifest, kind, *STAND_INS.get(kind, ()))
+    ]
     if manifest.kind == "control" and manifest.summary["pilot"]["features"] != "z":
         lacking += [] if _has(manifest, "memory") else ["memory"]
     if manifest.kind == "evaluations" and not (_has(manifest, "control", AGENTS)):

@@ -1,5 +1,6 @@
 """Films of episodes: H.264 in mp4 by PyAV, which brings its own encoder."""
 
+import io
 from collections.abc import Iterable
 from fractions import Fraction
 from importlib.util import find_spec
@@ -28,25 +29,47 @@ def write_video(
     path: Path, frames: Iterable[NDArray[np.uint8]], *, frames_per_second: float
 ) -> None:
     """Write frames uint8 [H, W, 3] as an mp4 file, whole or not at all."""
-    require_encoder()
-    import io
+    film = Film(frames_per_second=frames_per_second, scale=SCALE)
+    for frame in frames:
+        film.add(frame)
+    film.write(path)
 
-    import av
 
-    content = io.BytesIO()
-    with av.open(content, "w", format="mp4") as container:
-        stream: Any = None
-        for frame in frames:
-            enlarged = _even(frame.repeat(SCALE, axis=0).repeat(SCALE, axis=1))
-            if stream is None:
-                stream = container.add_stream("h264", rate=Fraction(frames_per_second))
-                stream.height, stream.width = enlarged.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": "18"}
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(enlarged, format="rgb24")))
-        assert stream is not None, "a film without frames"
-        container.mux(stream.encode())
-    write_file(path, content.getvalue())
+class Film:
+    """A film in the making, held in memory: a file is there whole or not at all."""
+
+    def __init__(self, *, frames_per_second: float, scale: int = 1) -> None:
+        """`scale`: pixels of the film per pixel of a frame."""
+        require_encoder()
+        import av
+
+        self._content = io.BytesIO()
+        self._container = av.open(self._content, "w", format="mp4")
+        self._rate = Fraction(frames_per_second).limit_denominator(1000)
+        self._scale = scale
+        self._stream: Any = None
+        self.num_frames = 0
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Show this frame uint8 [H, W, 3] next; all are of one size."""
+        import av
+
+        enlarged = _even(frame.repeat(self._scale, axis=0).repeat(self._scale, axis=1))
+        if self._stream is None:
+            self._stream = self._container.add_stream("h264", rate=self._rate)
+            self._stream.height, self._stream.width = enlarged.shape[:2]
+            self._stream.pix_fmt = "yuv420p"
+            self._stream.options = {"crf": "18"}
+        picture = av.VideoFrame.from_ndarray(enlarged, format="rgb24")
+        self._container.mux(self._stream.encode(picture))
+        self.num_frames += 1
+
+    def write(self, path: Path) -> None:
+        """End the film and put it at `path`."""
+        assert self._stream is not None, "a film without frames"
+        self._container.mux(self._stream.encode())
+        self._container.close()
+        write_file(path, self._content.getvalue())
 
 
 def _even(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages import STAGES, stage_writing
+from stages import PLAY, STAGES, stage_writing
 from stages.artifacts.artifact import (
     Artifact,
     artifact_id,
@@ -40,7 +40,7 @@ __all__ = ["Artifact", "Workspace"]
 WORKSPACE = "workspace.json"
 LOCK = ".lock"
 VIDEOS = "videos"
-KINDS = tuple(stage.writes for stage in STAGES)
+KINDS = tuple(stage.writes for stage in (*STAGES, PLAY))
 _PUT_BACK = (
     "Put it back, or work in another folder (-w); every artifact's manifest.json tells "
     "its settings."

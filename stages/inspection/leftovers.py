@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
-from stages import stage_writing
+from stages import PLAY, stage_writing
 from stages.artifacts.artifact import Artifact, load_manifest
 from stages.artifacts.disk import TEMPORARY, explained, is_alive
 from stages.artifacts.lock import StageLock
@@ -231,6 +231,9 @@ def _going_on(workspace: Workspace, prepared: Prepared | None, one: Leftover) ->
     """Who goes on with unfinished work, in words, and the command that does."""
     if prepared is None:
         return "The workspace's settings cannot be read: who goes on with it is not known.", ""
+    if one.place == PLAY.writes:
+        told = "The next `wm play` makes an artifact of its episodes."
+        return told, command(workspace, PLAY.name)
     try:
         resuming = _resuming(workspace, prepared, one)
     except StageError as error:  # the stage has no inputs, or is told what is wrong when it runs

@@ -21,7 +21,7 @@ from stages.settings.schema import describe
 
 NUM_NUMBERS = 3  # of a summary, in the list of artifacts
 TELLING = {  # the numbers of a summary that say most, by kind; others follow
-    "rollouts": ("episodes", "steps", "mean_return"),
+    **dict.fromkeys(("rollouts", "plays"), ("episodes", "steps", "mean_return")),
     "vision": ("reconstruction", "kl", "parameters"),
     "memory": ("nll", "baseline_unit_gaussian", "parameters"),
     "latents": ("episodes", "frames", "latent_size"),

@@ -13,7 +13,7 @@ import numpy as np
 from stages.errors import UsageError
 
 RANGE = 2**27  # episode seeds of one purpose; all purposes together stay below 2**31
-PURPOSES = ("rollout", "search", "selection", "evaluation")
+PURPOSES = ("rollout", "search", "selection", "evaluation", "play")
 MOST_NAMED = 8  # runs of neighbours in a message
 SHARED = "evaluation"  # the same list for every root seed: agents meet the same tracks
 

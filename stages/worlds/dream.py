@@ -7,7 +7,7 @@ Axes: `B` lanes, `n` of them live, `Z` latent size, `H` units of M, `E` recorded
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class DreamWorld:
         self._device = memory.device
         self.latent = torch.zeros(0, memory.shape.latent_size, device=self._device)
         self.state: State = memory.model.initial_state(0)
-        self._memory, self._terms = memory, terms
+        self._memory, self.terms = memory, terms
         self._mu, self._logvar = (
             torch.from_numpy(part).to(self._device) for part in (starts.mu, starts.logvar)
         )
@@ -96,13 +96,13 @@ class DreamWorld:
         live = np.flatnonzero(self.live)
         self._num_steps += 1
         reward = np.zeros(len(self.live))
-        num_frames = np.where(self.live, self._terms.repeat, 0)
+        num_frames = np.where(self.live, self.terms.repeat, 0)
         if len(live):
             earned, ended, diverged = self._advance(
                 torch.from_numpy(live).to(self._device), checked[live]
             )
             reward[live] = np.where(diverged, 0.0, earned)
-            cut = ~(ended | diverged) & (self._num_steps >= self._terms.max_steps)
+            cut = ~(ended | diverged) & (self._num_steps >= self.terms.max_steps)
             self._ended = _with(self._ended, live, ended | diverged)
             self._diverged = _with(self._diverged, live, diverged)
             self._cut = _with(self._cut, live, cut)
@@ -115,6 +115,10 @@ class DreamWorld:
             num_frames=num_frames,
             facts={DIVERGED: self._diverged.astype(np.float64)},
         )
+
+    def warm(self, temperature: float) -> None:
+        """Dream on at this temperature."""
+        self.terms = replace(self.terms, temperature=temperature)
 
     def retire(self, lanes: Mask) -> None:
         """Stop dreaming in these lanes."""
@@ -130,7 +134,7 @@ class DreamWorld:
 
         A lane that diverges stays as it was.
         """
-        memory, terms = self._memory, self._terms
+        memory, terms = self._memory, self.terms
         before = self.latent[rows], self.state[0][rows], self.state[1][rows]
         z, h, c = before
         seeds = self._seeds[rows]
@@ -165,9 +169,9 @@ class DreamWorld:
         """Whether M ends the episode, bool [n]; without a head for that it never does."""
         if logit is None:
             return torch.zeros(len(seeds), dtype=torch.bool, device=self._device)
-        if self._terms.end == HARD:
+        if self.terms.end == HARD:
             return logit > 0
-        likely = end_probability(logit, self._terms.end_weight)
+        likely = end_probability(logit, self.terms.end_weight)
         return uniforms(seeds, self._num_steps, 1, stream=END)[:, 0] < likely
 
     def _masks(self) -> tuple[Tensor, Tensor]:
@@ -175,7 +179,7 @@ class DreamWorld:
 
         Source: zacwellmer/DropoutsDreamLand: masks are drawn once per episode; actions stay.
         """
-        share = self._terms.dropout
+        share = self.terms.dropout
         if not share:
             return torch.zeros(0), torch.zeros(0)
         sizes = (DROP_Z, self._mu.shape[1]), (DROP_H, self._memory.shape.hidden_size)

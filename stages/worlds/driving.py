@@ -51,12 +51,12 @@ class Recorder:
 
     def __init__(self, on_episode: Callable[[EpisodeRecord], None]) -> None:
         self._on_episode = on_episode
-        self._tapes: list[_Tape] = []
+        self._tapes: list[Tape] = []
 
     def on_reset(self, observation: Frames, seeds: Sequence[int]) -> None:
         """Begin one tape per lane."""
         self._tapes = [
-            _Tape(int(seed), [frame.copy()]) for seed, frame in zip(seeds, observation, strict=True)
+            Tape(int(seed), [frame.copy()]) for seed, frame in zip(seeds, observation, strict=True)
         ]
 
     def on_step(
@@ -72,11 +72,11 @@ class Recorder:
             self._tapes[lane].append(int(lane), actions, step)
             if not live_after[lane]:
                 self._on_episode(self._tapes[lane].record())
-                self._tapes[lane] = _Tape(self._tapes[lane].seed, [])  # frees the frames
+                self._tapes[lane] = Tape(self._tapes[lane].seed, [])  # frees the frames
 
 
 @dataclass
-class _Tape:
+class Tape:
     """One lane's episode while it goes on."""
 
     seed: int
@@ -85,6 +85,7 @@ class _Tape:
     facts: list[dict[str, Any]] = field(default_factory=list)
 
     def append(self, lane: int, actions: Actions, step: Step) -> None:
+        """What this lane did, and what came of it."""
         self.frames.append(step.observation[lane].copy())
         self.rows.append(
             (actions[lane].copy(), step.reward[lane], step.terminated[lane], step.truncated[lane])

@@ -105,6 +105,22 @@ def frames_per_second(env: str) -> float:
         opened.close()
 
 
+def choice_names(env: str) -> tuple[str, ...]:
+    """What the choices of this world mean ("NOOP", "FIRE", "RIGHT" ...); () where it says nothing.
+
+    Atari's environments do.
+    """
+    from stages.worlds.opening import open_lane
+
+    headless()
+    opened = open_lane(env).env
+    try:
+        told = getattr(opened.unwrapped, "get_action_meanings", None)
+        return tuple(str(name) for name in told()) if told is not None else ()
+    finally:
+        opened.close()
+
+
 def check_random_start(env: str, engine: str, *, key: str = "rollout.random_start") -> None:
     """UsageError where episodes cannot begin at a random place of the track."""
     if not env.startswith("CarRacing") or engine == "envpool":

@@ -46,6 +46,11 @@ class Prepared:
         self.raw: Frames = np.zeros((0, *world.observation_shape), dtype=np.uint8)
         self._observation: Frames = np.zeros((0, *self.observation_shape), dtype=np.uint8)
 
+    @property
+    def observation(self) -> Frames:
+        """The newest prepared frames."""
+        return self._observation
+
     def reset(self, seeds: Sequence[int]) -> Frames:
         """Start one episode per seed."""
         self.raw = self._world.reset(seeds)

@@ -30,6 +30,7 @@ from hostile import (
 )
 from hypothesis import strategies as st
 
+from stages import STAGES
 from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.episodes import EpisodeRecord, EpisodeShard, EpisodeShardWriter
@@ -41,7 +42,7 @@ from stages.artifacts.shards import Shard
 from stages.artifacts.sidecars import promised, sidecar
 from stages.artifacts.state import recorded_in
 from stages.artifacts.weights import pack_tensors, unpack_tensors
-from stages.artifacts.workspace import KINDS, Workspace
+from stages.artifacts.workspace import Workspace
 from stages.contracts import Resources
 from stages.control.scoring import parse_result
 from stages.errors import ExitCode, StageError
@@ -54,6 +55,7 @@ from stages.settings.overrides import parse_overrides
 from stages.settings.recipes import load_recipe
 from stages.settings.resolve import resolve
 
+KINDS = tuple(stage.writes for stage in STAGES)  # of the kept workspace
 FORMATS = Path(__file__).parent.parent / "formats"
 DAMAGED = {ExitCode.DAMAGED}
 FAMILY = "world-models"

@@ -1,0 +1,1 @@
+"""Worlds, dreams and recordings that somebody plays: what is shown, and what is kept of it."""
