@@ -15,21 +15,16 @@ from stages.errors import UsageError
 from stages.events import Monitor, Report
 from wm_cli.__main__ import main
 from wm_cli.hints import command_of, usage_error
+from wm_cli.inspecting import inspect
 from wm_cli.options import (
     AgentOption,
-    BenchOptions,
     EpisodesOption,
     ForesightOption,
-    IdsArgument,
     PlaceOption,
     PlaceOptions,
-    PlayArgument,
-    PlayOptions,
     RecordOption,
     ReplaceOption,
     RoundsOption,
-    RowsArgument,
-    SettingOptions,
     SourceOption,
     StageOptions,
     TargetArgument,
@@ -47,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["app", "main", "run"]
 PIPELINE = "Pipeline stages, in order"
 WHOLE = "Whole pipeline"
-INSPECT = "Inspect"
 DISTRIBUTION = "wm-pixels"
 NO_AGENT = "`wm evaluate --memory` reads a memory, and scores no agent."
 NO_AGENT_FIX = "Leave out --memory, or all other options but --workspace, --from and --json."
@@ -71,6 +65,9 @@ def run(words: Sequence[str]) -> int:
         command = command_of(error, words, group.commands)
         show_error(command, usage_error(error, words, group.commands))
         return error.exit_code
+
+
+app.add_typer(inspect)
 
 
 @app.callback()
@@ -171,19 +168,6 @@ def run_pipeline(options: StageOptions, rounds: RoundsOption = None) -> None:
     carry_out("run", options, work)
 
 
-@app.command("play", epilog="Example: wm play dream --record dream.mp4", rich_help_panel=INSPECT)
-@taking(PlayOptions)
-def play(options: PlayOptions, what: PlayArgument = "world") -> None:
-    """Play the world, M's dream or recorded episodes: in a window, the terminal or a film."""
-
-    def work(monitor: Monitor) -> Report:
-        from wm_cli.playing.play import play
-
-        return play(what, options, monitor)
-
-    carry_out("play", options, work)
-
-
 @app.command(
     "export", epilog="Example: wm export agent data/agents/mine --force", rich_help_panel=WHOLE
 )
@@ -225,88 +209,6 @@ def clean(options: PlaceOptions, yes: YesOption = False) -> None:
         return untouched(workspace)
 
     carry_out("clean", options, work)
-
-
-@app.command("status", epilog="Example: wm status --json", rich_help_panel=INSPECT)
-@taking(SettingOptions)
-def status(options: SettingOptions) -> None:
-    """Show the workspace: what is there, what is stale and why, and what came from what."""
-
-    def work(monitor: Monitor) -> Report:
-        from stages.inspection.overview import look, status
-
-        return status(look(options.workspace, options.request(), progress=monitor))
-
-    carry_out("status", options, work)
-
-
-@app.command("verify", epilog="Example: wm verify vision/0001", rich_help_panel=INSPECT)
-@taking(PlaceOptions)
-def verify(options: PlaceOptions, ids: IdsArgument = None) -> None:
-    """Read every file of every artifact again and compare it with its digest."""
-
-    def work(monitor: Monitor) -> Report:
-        from stages.artifacts.workspace import Workspace
-        from stages.inspection.verification import refuse_paths, verify
-
-        refuse_paths(ids or ())
-        return verify(Workspace.open(options.workspace), ids or (), progress=monitor)
-
-    carry_out("verify", options, work)
-
-
-@app.command("doctor", epilog="Example: wm doctor", rich_help_panel=INSPECT)
-@taking(PlaceOptions)
-def doctor(options: PlaceOptions) -> None:
-    """Say what this machine can do, what is missing, and what a crash has left."""
-
-    def work(_monitor: Monitor) -> Report:
-        from stages.inspection.doctor import examine
-
-        return examine(options.workspace)
-
-    carry_out("doctor", options, work)
-
-
-@app.command("config", epilog="Example: wm config --preset paper", rich_help_panel=INSPECT)
-@taking(SettingOptions)
-def config(options: SettingOptions) -> None:
-    """Show every setting: its value, who chose it, and what it means."""
-
-    def work(monitor: Monitor) -> Report:
-        from stages.inspection.overview import config_report, look
-
-        return config_report(look(options.workspace, options.request(), progress=monitor).settings)
-
-    carry_out("config", options, work)
-
-
-@app.command("bench", epilog="Example: wm bench rollout control --quick", rich_help_panel=INSPECT)
-@taking(BenchOptions)
-def bench(options: BenchOptions, rows: RowsArgument = None) -> None:
-    """Time every stage beside the machine's ceiling and the plain way. Needs no workspace."""
-
-    def work(monitor: Monitor) -> Report:
-        from stages.bench.bench import Request, run
-        from stages.bench.memory_use import measure
-
-        if options.memory:
-            others = (options.quick, options.workers is not None, options.device != "auto")
-            if rows or any(others):
-                raise UsageError(
-                    "`wm bench --memory` measures memory alone, on the CPU.",
-                    fix="Leave out --memory, or the rows and all other options but --json.",
-                )
-            return measure(progress=monitor)
-        request = Request(
-            rows=tuple(rows or ()),
-            quick=options.quick,
-            workers=options.workers,
-            device=options.device,
-        )
-        return run(request, progress=monitor)
-
-    carry_out("bench", options, work)
 
 
 def _make(
