@@ -45,7 +45,7 @@ def test_candidates_dream_and_the_mean_vector_plays(dreamt):
     (score,) = [r for r in records if "selection" in r]
     assert len(score["selection"]) == len(score["dreamt"]) == 2
     summary = manifest(dreamt, "control/0002")["summary"]
-    assert (summary["place"], summary["temperature"]) == ("dream", 1.0)
+    assert (summary["place"], summary["temperature"]) == ("dream", 1.15)
     assert summary["frames"] == score["frames"] == sum(score["selection"])
     assert summary["dreamt_frames"] == fitness.sum()
     lines = (dreamt / "control/0002/metrics.jsonl").read_text().splitlines()
@@ -82,7 +82,8 @@ def test_what_was_learnt_in_the_dream_is_evaluated_in_the_game(dreamt, tmp_path)
 
 def test_a_memory_that_foresees_no_reward_cannot_be_dreamt_in(micro_workspace, tmp_path):
     root = copied(micro_workspace, tmp_path / "workspace")
-    endless = wm("train-control", "-w", root, "--in", "dream", code=2)
+    never = ("--set", "control.dream_steps=0")
+    endless = wm("train-control", "-w", root, "--in", "dream", *never, code=2)
     assert "control.dream_steps" in endless.said
     steps = ("--set", "control.dream_steps=20")
     refused = wm("train-control", "-w", root, "--in", "dream", *steps, code=5)
