@@ -25,7 +25,7 @@ export PIP_CONSTRAINT := constraints.txt
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-all: $(VENV)/.ready ## set up, then run the whole pipeline (PRESET=debug|quick|hour|paper)
+all: $(VENV)/.ready ## set up, then run the whole pipeline (PRESET=debug|quick|hour|paper|dream)
 	$(WM) run $(OPTIONS)
 
 test: lint types contracts ## set up, then lint, check types and contracts, and run all tests

@@ -28,7 +28,7 @@ STAGES: tuple[Stage, ...] = (
           "Train M: predict the next latent from latent and action.", warm=True),
     Stage("train-control", "train_control", "control", ("vision", "memory", "latents"),
           "control",
-          "Search the controller C in the world.", warm=True),
+          "Search the controller C, in the world or in the dream.", warm=True),
     Stage("evaluate", "evaluate", "evaluate", ("control",), "evaluations",
           "Score the agent on held-out episodes of the reference world."),
 )  # fmt: skip
