@@ -35,7 +35,7 @@ _ROW = {
     "steps": COUNT,
     "starts": COUNT,
     **dict.fromkeys(("error", "error_held", "error_mean", "nll", "nll_mean"), NUMBER),
-    **dict.fromkeys(("entropy_floor", "spread", "distance", "distance_real"), NUMBER),
+    **dict.fromkeys(("entropy_floor", "spread", "distance", "distance_real", "lost"), NUMBER),
     "nll_held": _MAYBE,
     "reward": optional(exactly(_REWARD)),
     "alive": optional(exactly(_ALIVE)),
@@ -186,6 +186,11 @@ def notes(found: Mapping[str, Any]) -> Iterator[str]:
         yield (
             "alive: share that goes on; hard, sampled: of dreams, ended as control.dream_end says; "
             "real: of recordings (Kaplan and Meier)."
+        )
+    if rows[-1]["lost"]:
+        yield (
+            f"{rows[-1]['lost']:.2%} of the dreams were lost in huge numbers on the way, and stood "
+            "still from then on."
         )
     if all(row["reward"] for row in rows):
         yield "slope: of real over foreseen; 1 is right, below 1 M exaggerates."

@@ -23,6 +23,7 @@ from stages.memory.mdn_rnn import MDNRNN
 from stages.memory.mixture import MIN_TEMPERATURE, check_temperature
 
 PAIR = 32  # the products' inner length is a multiple of it: what a matrix unit takes at once
+FARTHEST = 1e6  # latents are about as large as 1
 BLOCK = 512  # lanes at once, on a processor
 
 
@@ -164,6 +165,15 @@ class DreamingMemory:
         mean_of_it, log_sigma = chosen
         sigma = log_sigma.clamp_(min=self.shape.min_log_sigma).exp_().mul_(math.sqrt(temperature))
         return torch.addcmul(mean_of_it, sigma, noise.t()).t()
+
+
+def sound(z: Tensor, h: Tensor) -> Tensor:
+    """Which dreams are not lost, bool [B]: z [B, Z] and h [B, H] are numbers, and z no huge ones.
+
+    Nothing bounds a mixture's sigma from above: what M never saw may make it explode.
+    """
+    near = (z.abs() < FARTHEST).all(dim=1)
+    return near & torch.isfinite(h).all(dim=1)
 
 
 def _blocks(num_lanes: int, most: int) -> Iterator[slice]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from stages.errors import NumbersBad
 from stages.memory.baselines import entropy_floor
 from stages.memory.calibration import agreement, reliability, survival
-from stages.memory.dreaming import DreamingMemory
+from stages.memory.dreaming import DreamingMemory, sound
 from stages.memory.lags import Lags
 from stages.memory.lstm import State
 from stages.memory.mdn_rnn import MDNRNN
@@ -42,6 +42,7 @@ class Dreamt:
 
     h: Tensor  # [L, H], from which the step drew z
     z: Tensor  # [L, Z]
+    lost: float  # share of dreams that stand still, for the next latent was NaN or huge
     earned: NDArray[np.float64] | None  # [L], the rewards that M foresaw so far
     alive: NDArray[np.float64] | None  # [L], 1 where M has not cut the episode: logit <= 0
     kept: NDArray[np.float64] | None  # [L], the probability not to have ended by chance
@@ -71,7 +72,7 @@ def measured(
         tick: called after every dreamt step, with how many are done and how many there are.
 
     Raises:
-        NumbersBad: a dream is NaN or infinite.
+        NumbersBad: a dream is NaN or huge after one step.
     """
     alive = survival(starts.left, starts.ended, at)
     rows = []
@@ -80,7 +81,7 @@ def measured(
         lasting = starts.left >= lag
         row: Row = {"steps": lag, "starts": int(lasting.sum())}
         row |= _latents(model, starts, lags, dreamt, lag, place, lasting)
-        row |= {"reward": None, "alive": None}
+        row |= {"lost": dreamt.lost, "reward": None, "alive": None}
         if dreamt.earned is not None:
             foreseen = dreamt.earned.reshape(len(lasting), -1).mean(1)
             row["reward"] = agreement(foreseen[lasting], starts.earned[lasting, place])
@@ -116,9 +117,11 @@ def dream(
     z = torch.from_numpy(starts.now).to(lanes.device)[lanes]
     state: State = (starts.state[0][lanes], starts.state[1][lanes])
     restart = starts.first[lanes]
+    whole = torch.ones_like(restart)
     tally = _Tally(len(lanes), end_weight)
     for step in range(1, at[-1] + 1):
         flag = restart if step == 1 else torch.zeros_like(restart)
+        before = (z, *state)
         state = dreaming.advance(
             z, starts.actions[lanes, step - 1], state, flag if model.shape.restart_flag else None
         )
@@ -130,14 +133,20 @@ def dream(
             temperature=1.0,
         )
         tick(step, at[-1])
+        whole &= sound(z, state[0])
+        if step == 1 and not whole.all():
+            raise NumbersBad(
+                "Dreams are NaN or huge after one step.",
+                why="M's weights are too large.",
+                fix="Train it again with a smaller memory.learning_rate.",
+            )
+        z, h, c = (
+            torch.where(whole[:, None], new, old)
+            for new, old in zip((z, *state), before, strict=True)
+        )
+        state = h, c
         if step in at:
-            if not (torch.isfinite(z).all() and torch.isfinite(state[0]).all()):
-                raise NumbersBad(
-                    f"Dreams of {step} steps are NaN or infinite.",
-                    why="M's weights are too large.",
-                    fix="Train it again with a smaller memory.learning_rate.",
-                )
-            yield Dreamt(state[0], z, *tally.told())
+            yield Dreamt(h, z, 1 - float(whole.double().mean()), *tally.told())
 
 
 class _Tally:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stages.contracts import Actions, ActionSpec, Mask, Step
 from stages.errors import NumbersBad
-from stages.memory.dreaming import DreamingMemory
+from stages.memory.dreaming import DreamingMemory, sound
 from stages.memory.losses import end_probability
 from stages.memory.lstm import State
 from stages.memory.noise import normals, uniforms
@@ -24,7 +24,7 @@ from stages.worlds.lanes import check_actions, check_seeds
 
 FIRST, WEIGHTS, NOISE, END, DROP_Z, DROP_H = range(6)  # streams of random numbers
 HARD, SAMPLED = "hard", "sampled"
-DIVERGED = "diverged"  # fact: the dream left all numbers, which ended it
+DIVERGED = "diverged"  # fact: the dream was lost in huge numbers, which ended it
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class DreamWorld:
         )
         reward, logit = memory.model.other_heads(h)
         ended = self._ends(logit, seeds)
-        whole = torch.isfinite(z).all(dim=1) & torch.isfinite(h).all(dim=1)
+        whole = sound(z, h)
         if self._num_steps == 1 and not whole.all():
             raise self._not_finite(rows, whole)
         wholes, after = (self.latent, *self.state), (z, h, c)
@@ -189,7 +189,7 @@ class DreamWorld:
 
     def _not_finite(self, rows: Tensor, whole: Tensor) -> NumbersBad:
         return NumbersBad(
-            "The dream is NaN or infinite.",
+            "The dream is NaN or huge.",
             why="M's weights are too large.",
             fix="Train it again with a smaller memory.learning_rate.",
             lane=int(rows[int(whole.int().argmin())]),

@@ -8,6 +8,8 @@ import torch
 from scipy import stats
 
 from stages.errors import NumbersBad
+from stages.memory import horizon
+from stages.memory.dreaming import DreamingMemory
 from stages.memory.horizon import dream, measured, useful_steps
 from stages.memory.lags import Lags, LagSums
 from stages.memory.losses import Sequences, held_out_errors
@@ -173,8 +175,32 @@ def test_dreams_that_are_no_numbers_are_refused():
     starts, known = gather_starts(model, [batch], [Place(0, 0)], [1])
     with torch.no_grad():
         model.head.bias.fill_(1e38)
-    with pytest.raises(NumbersBad, match="Dreams of 1 steps"):
+    with pytest.raises(NumbersBad, match="after one step"):
         measured(model, starts, known, FLAT, at=[1], seed=0, end_weight=1.0)
+
+
+def test_lost_dreams_stand_still_and_are_counted(monkeypatch):
+    class Bursting(DreamingMemory):
+        """Every fourth lane explodes when it dreams its third step."""
+
+        steps = 0
+
+        def draw(self, h, *, uniform, noise, temperature):
+            self.steps += 1
+            z = super().draw(h, uniform=uniform, noise=noise, temperature=temperature)
+            if self.steps == 3:
+                z[::4] = torch.tensor(1e30)
+            return z
+
+    monkeypatch.setattr(horizon, "DreamingMemory", Bursting)
+    model, batch, at = lively(FULL), noisy([9, 6]), [1, 2, 3, 4, 5]
+    starts, _ = gather_starts(model, [batch], [Place(0, 0), Place(1, 0)], at)
+    found = list(dream(model, starts, at=at, seed=0, end_weight=1.0))
+    assert [one.lost for one in found] == [0, 0, 0.25, 0.25, 0.25]
+    for later in found[2:]:
+        assert torch.equal(later.z[::4], found[1].z[::4])
+        assert not torch.equal(later.z[1::4], found[1].z[1::4])
+    assert torch.isfinite(found[-1].z).all()
 
 
 # ------------------------------------------------------------- a toy whose answers are known

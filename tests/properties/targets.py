@@ -425,7 +425,7 @@ RESULT = {"who": "agent", "outcomes": [OUTCOME, OUTCOME], "errors": [1.5]}
 def _horizons() -> Target:
     """What a memory says of its dreams, and the tables of it."""
     numbers = ("error", "error_held", "error_mean", "nll", "nll_held", "nll_mean")
-    numbers += ("entropy_floor", "spread", "distance", "distance_real")
+    numbers += ("entropy_floor", "spread", "distance", "distance_real", "lost")
     row: dict[str, Any] = {"steps": 1, "starts": 64, **dict.fromkeys(numbers, 0.5)}
     row["reward"] = dict.fromkeys(("real", "foreseen", "error", "correlation", "slope"), 0.5)
     row["alive"] = dict.fromkeys(("real", "hard", "sampled"), 0.5)
