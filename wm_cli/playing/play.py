@@ -74,7 +74,12 @@ def play(what: str, options: PlayOptions, monitor: Monitor) -> Report:
 
 
 def _check(what: str, options: PlayOptions) -> None:
-    """Refuse options that say nothing together."""
+    """Refuse options that say nothing together, and what cannot be played."""
+    if what not in {WORLD, DREAM} and "/" not in what:
+        raise UsageError(
+            f"{what!r} cannot be played.",
+            fix=f"Choose {WORLD}, {DREAM}, or the id of recorded episodes such as rollouts/0001.",
+        )
     if options.record is not None:
         check_target(options.record, force=options.force)
         if options.driver == KEYBOARD:
@@ -153,11 +158,6 @@ def _opened(what: str, prepared: Prepared, company: Cast) -> tuple[Scene, Site |
     if what == DREAM:
         control = prepared.settings.sections["control"]
         return open_dream(prepared.workspace, prepared.job, company, control)
-    if "/" not in what:
-        raise UsageError(
-            f"{what!r} cannot be played.",
-            fix=f"Choose {WORLD}, {DREAM}, or the id of recorded episodes such as rollouts/0001.",
-        )
     return open_recorded(prepared.workspace, what, company), None
 
 
