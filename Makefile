@@ -44,7 +44,7 @@ train-vision: ## train V on them
 train-vae: ## the same as train-vision
 sample-latents: ## encode them with V
 train-memory: ## train M on the latents
-train-control: ## search C in the world
+train-control: ## search C in the world, or in the dream
 evaluate: ## score the agent on held-out episodes
 
 status: $(VENV)/.ready ## show the workspace
