@@ -68,6 +68,18 @@ def dream_files(
     Raises:
         UsageError: nothing says how long a dream may last.
     """
+    max_steps = dream_limit(config, world)
+    starts, digest = dream_starts(partial, latents, memory)
+    terms = dream_terms(config, memory, world, max_steps=max_steps)
+    return DreamFiles(str(starts), digest, action_spec, terms, config.precision, device)
+
+
+def dream_limit(config: Config, world: WorldSpec) -> int:
+    """Actions after which a dream is cut.
+
+    Raises:
+        UsageError: nothing says how long a dream may last.
+    """
     max_steps = config.dream_steps or world.max_frames // world.repeat
     if not max_steps:
         raise UsageError(
@@ -75,9 +87,7 @@ def dream_files(
             why=f"{world.env} keeps a time limit of its own, which is not known here.",
             fix="Say after how many actions: --set control.dream_steps=1000",
         )
-    starts, digest = dream_starts(partial, latents, memory)
-    terms = dream_terms(config, memory, world, max_steps=max_steps)
-    return DreamFiles(str(starts), digest, action_spec, terms, config.precision, device)
+    return max_steps
 
 
 def dream_terms(

@@ -130,15 +130,13 @@ _CHANGES: Mapping[str, Callable[[Any, Config, Made], Any]] = {
     "control": _searching,
 }
 _COLUMNS: Mapping[str, tuple[str, tuple[str, ...]]] = {  # -> kind, where in its summary
-    "recorded_episodes": ("rollouts", ("episodes",)),
-    "frames_so_far": ("latents", ("frames",)),
+    "frames": ("latents", ("frames",)),  # that V and M learnt from
     "V_error": ("vision", ("reconstruction",)),
     "M_nll": ("memory", ("nll",)),
     "selected": ("control", ("selected_score",)),
     "dreamt": ("control", ("selected_dreamt",)),
     "score": ("evaluations", ("scores", "agent", "mean")),
-    "ci95_low": ("evaluations", ("scores", "agent", "ci95_low")),
-    "ci95_high": ("evaluations", ("scores", "agent", "ci95_high")),
+    "stderr": ("evaluations", ("scores", "agent", "stderr")),
 }
 CHOICE = (
     "All rounds were scored on the same held-out tracks: to choose one by these scores would be to "

@@ -41,7 +41,7 @@ from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.families import WEIGHTS
 from stages.fleet import Fleet, Lane, Terms
-from stages.gathered import BASIS, dream_files, fitted_basis
+from stages.gathered import BASIS, dream_files, dream_limit, fitted_basis
 from stages.training.seeding import episode_seeds, torch_seed
 from stages.worlds.making import check_random_start
 
@@ -65,6 +65,8 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     models = [only(chosen[kind]) for kind in config.kinds if kind != "latents"]
     parents = [*models, *chosen.get("latents", ())]
     vision = parents[0]
+    if config.place == DREAM:
+        dream_limit(config, job.world)
     if config.random_start:
         check_random_start(job.world.env, job.world.engine, key="control.random_start")
     check_engine(job.world.engine, vision)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from stages.memory.losses import end_probability
 
 Floats = NDArray[np.float64]
 EDGES = (
@@ -21,21 +24,6 @@ EDGES = (
 )  # of the bins; ends are rare, and 0.5 is the hard cut
 
 
-def unweighted(logit: Floats, weight: float) -> Floats:
-    """The probability behind a logit that was trained with events weighing `weight` times.
-
-    The weighted cross-entropy is least where the odds are `weight` times those of the event
-    (Elkan 2001, theorem 2), so that they are divided by it.
-    """
-    return probability(logit - np.log(weight))
-
-
-def probability(logit: Floats) -> Floats:
-    """The logistic function, without overflow."""
-    found: Floats = 0.5 * (1 + np.tanh(0.5 * logit))
-    return found
-
-
 def reliability(logit: Floats, happened: NDArray[np.bool_], *, weight: float) -> dict[str, object]:
     """How often what has a probability happens; logit [N] as M gives it, `happened` [N].
 
@@ -44,7 +32,8 @@ def reliability(logit: Floats, happened: NDArray[np.bool_], *, weight: float) ->
     difference from what happened (Brier 1950), beside that of the constant share `brier_rate`;
     `error` the mean over steps of |predicted - observed| by bin (Naeini et al. 2015).
     """
-    said, fair = probability(logit), unweighted(logit, weight)
+    told = torch.from_numpy(np.asarray(logit, dtype=np.float64))
+    said, fair = (end_probability(told, taken_off).numpy() for taken_off in (1.0, weight))
     bins = []
     for low, high in pairwise(EDGES):
         inside = (said >= low) & ((said < high) | (high == EDGES[-1]))

@@ -170,7 +170,7 @@ def end_probability(logit: Tensor, end_weight: float) -> Tensor:
     """How likely the episode ends, [...], by the logit of a head that was trained with a weight.
 
     Weighted w times, a step that ends as often as p says looks as if it did so with odds
-    w p / (1 - p): the weight moves the logit by log w, which is taken off again.
+    w p / (1 - p) (Elkan 2001, theorem 2): the weight moves the logit by log w, which is taken off.
     """
     return torch.sigmoid(logit - math.log(end_weight))
 

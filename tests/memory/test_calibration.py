@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit, logit
 
-from stages.memory.calibration import agreement, probability, reliability, survival, unweighted
+from stages.memory.calibration import agreement, reliability, survival
 
 
 def random():
@@ -64,14 +64,17 @@ def test_the_weight_of_training_is_taken_out():
     grid = np.linspace(-8, 4, 60_001)
     loss = weight * share * np.logaddexp(0, -grid) + (1 - share) * np.logaddexp(0, grid)
     best = grid[[loss.argmin()]]
-    assert unweighted(best, weight)[0] == pytest.approx(share, rel=1e-3)
-    assert probability(best)[0] > 5 * share
     found = reliability(np.repeat(best, 100), np.arange(100) < 2, weight=weight)
+    (only,) = found["bins"]
+    assert only["unweighted"] == pytest.approx(share, rel=1e-3)
+    assert only["predicted"] > 5 * share
     assert found["error_unweighted"] < 1e-4 < found["error"]
 
 
 def test_probabilities_do_not_overflow():
-    np.testing.assert_allclose(probability(np.array([-1e4, 0, 1e4])), [0, 0.5, 1])
+    found = reliability(np.array([-1e4, 1e4]), np.array([False, True]), weight=1.0)
+    assert [one["predicted"] for one in found["bins"]] == [0, 1]
+    assert found["error"] == found["brier"] == 0
 
 
 def test_agreement_is_scipys_regression():

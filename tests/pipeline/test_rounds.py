@@ -195,14 +195,12 @@ def test_the_table_of_rounds_tells_what_the_manifests_tell(three):
         )
         assert row == {
             "round": number,
-            "recorded_episodes": 8 if number == 1 else 4,
-            "frames_so_far": total,
+            "frames": total,
             "V_error": vision["reconstruction"],
             "M_nll": memory["nll"],
             "selected": control["selected_score"],
             "score": evaluation["mean"],
-            "ci95_low": evaluation["scores"]["agent"]["ci95_low"],
-            "ci95_high": evaluation["scores"]["agent"]["ci95_high"],
+            "stderr": evaluation["stderr"],
         }
 
 
