@@ -76,8 +76,9 @@ class Config:
     )
     dream_end: str = setting(
         "hard",
-        doc="a dream ends where M thinks that likelier than not, or as often as M says",
-        choices=("hard", "sampled"),
+        doc="a dream ends where M thinks that likelier than not; or as often as M says; or its "
+        "rewards count by the chance that it came so far",
+        choices=("hard", "sampled", "expected"),
     )
     dream_dropout: float = setting(
         0.0, doc="share of z and of h that a dream does without, drawn once per episode", low=0.0

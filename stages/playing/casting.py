@@ -205,7 +205,7 @@ def open_dream(workspace: Workspace, job: Job, cast: Cast, config: "Config") -> 
     from stages.memory.dreaming import DreamingMemory
     from stages.playing.dream_scene import DreamScene
     from stages.training.precision import training_dtype
-    from stages.worlds.dream import DreamWorld
+    from stages.worlds.dream import EXPECTED, SAMPLED, DreamWorld
 
     vision, memory, files = cast.vision, cast.memory, cast.files
     if vision is None or memory is None or files is None:
@@ -220,6 +220,8 @@ def open_dream(workspace: Workspace, job: Job, cast: Cast, config: "Config") -> 
     assert model is not None, "a cast with a memory has its files"
     limit = config.dream_steps or job.world.max_frames // job.world.repeat or DREAM_STEPS
     terms = dream_terms(config, memory, job.world, max_steps=limit)
+    if terms.end == EXPECTED:  # whoever plays wants to know when it is over
+        terms = replace(terms, end=SAMPLED)
     rewarded = foresees or starts.reward is not None
     if not rewarded:
         starts = replace(starts, reward=0.0)

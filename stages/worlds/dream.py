@@ -23,7 +23,8 @@ from stages.memory.noise import normals, uniforms
 from stages.worlds.lanes import check_actions, check_seeds
 
 FIRST, WEIGHTS, NOISE, END, DROP_Z, DROP_H = range(6)  # streams of random numbers
-HARD, SAMPLED = "hard", "sampled"
+HARD, SAMPLED, EXPECTED = "hard", "sampled", "expected"
+UNLIKELY = 0.01  # chance of having come so far, below which an expected dream ends
 DIVERGED = "diverged"  # fact: the dream was lost in huge numbers, which ended it
 
 
@@ -42,7 +43,8 @@ class DreamTerms:
 
     temperature: float = 1.0
     max_steps: int = 1000  # after which an episode is cut
-    end: str = HARD  # where the end's logit is positive | SAMPLED: as often as M says
+    end: str = HARD  # where the end's logit is positive | SAMPLED: as often as M says | EXPECTED:
+    # nowhere, but a step's reward counts by the chance of coming so far: less noise, same mean
     end_weight: float = 1.0  # that M was trained with
     dropout: float = 0.0  # share of z and h that an episode does without
     repeat: int = 1  # frames that a step stands for
@@ -88,6 +90,7 @@ class DreamWorld:
         self._num_steps = 0
         self.live = np.ones(num_lanes, dtype=np.bool_)
         self._ended = self._cut = self._diverged = ~self.live
+        self._chance = torch.ones(num_lanes, dtype=torch.float64, device=self._device)
         return self.latent.cpu().numpy()
 
     def step(self, actions: Actions) -> Step:
@@ -151,7 +154,8 @@ class DreamWorld:
             temperature=terms.temperature,
         )
         reward, logit = memory.model.other_heads(h)
-        ended = self._ends(logit, seeds)
+        counts = self._chance[rows]  # of coming to this step
+        ended = self._ends(logit, rows)
         whole = sound(z, h)
         if self._num_steps == 1 and not whole.all():
             raise self._not_finite(rows, whole)
@@ -162,17 +166,21 @@ class DreamWorld:
         )
         self.state = (moved[0], moved[1])
         if reward is None:
-            reward = torch.full((len(rows),), self._reward or 0.0)
-        return reward.double().cpu().numpy(), ended.cpu().numpy(), ~whole.cpu().numpy()
+            reward = torch.full((len(rows),), self._reward or 0.0, device=self._device)
+        return (reward * counts).cpu().numpy(), ended.cpu().numpy(), ~whole.cpu().numpy()
 
-    def _ends(self, logit: Tensor | None, seeds: Tensor) -> Tensor:
+    def _ends(self, logit: Tensor | None, rows: Tensor) -> Tensor:
         """Whether M ends the episode, bool [n]; without a head for that it never does."""
         if logit is None:
-            return torch.zeros(len(seeds), dtype=torch.bool, device=self._device)
+            return torch.zeros(len(rows), dtype=torch.bool, device=self._device)
         if self.terms.end == HARD:
             return logit > 0
         likely = end_probability(logit, self.terms.end_weight)
-        return uniforms(seeds, self._num_steps, 1, stream=END)[:, 0] < likely
+        if self.terms.end == EXPECTED:
+            self._chance[rows] *= 1 - likely.double()
+            return self._chance[rows] < UNLIKELY
+        drawn = uniforms(self._seeds[rows], self._num_steps, 1, stream=END)
+        return drawn[:, 0] < likely
 
     def _masks(self) -> tuple[Tensor, Tensor]:
         """What z and h are multiplied with for a whole episode, [B, Z] and [B, H]; or nothing.
