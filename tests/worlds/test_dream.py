@@ -101,7 +101,9 @@ def plain(model, seed, terms, *, reward=1.0):
     return torch.cat(latents).numpy(), rewards, False, True
 
 
-@pytest.mark.parametrize(("end", "weight"), [("hard", 3.0), ("sampled", 1.0), ("sampled", 3.0), ("expected", 0.2)])
+@pytest.mark.parametrize(
+    ("end", "weight"), [("hard", 3.0), ("sampled", 1.0), ("sampled", 3.0), ("expected", 0.2)]
+)
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.15])
 def test_a_lane_is_a_plain_loop_over_m(end, weight, temperature):
     model = lively()
