@@ -111,7 +111,8 @@ class Fleet:
         """
         most = self.dream_lanes if dream else self.task_lanes
         elsewhere = dream is not None and dream.device != "cpu"
-        each = most if elsewhere else min(most, max(FEW, -(-len(lanes) // 2)))  # for two cores
+        few = min(most, max(FEW, -(-len(lanes) // 2)))  # for two cores
+        each = max(1, len(lanes)) if elsewhere else few
         chunks = list(_chunks(lanes, each))
         piece = f"{name} {digest_of(_weights(lanes))}"
         rows = self.log.pending(piece)  # of these very candidates

@@ -83,7 +83,9 @@ class Config:
     dream_dropout: float = setting(
         0.0, doc="share of z and of h that a dream does without, drawn once per episode", low=0.0
     )
-    dream_lanes: int = setting(256, doc="dreams of one task", low=1)
+    dream_lanes: int = setting(
+        256, doc="dreams of one task on a processor; elsewhere all are one task", low=1
+    )
     precision: str = setting(
         "auto",
         doc="of M's matrix products in the dream; auto is resolved once per workspace",

@@ -1,0 +1,73 @@
+"""Draw how far C's return in its dream exceeds the one in the world, search by search, as SVG.
+
+Usage: python docs/dream_gap.py WORKSPACE control/0001 [control/0002 ...] OUT.svg
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+DREAM, WORLD = "#d55e00", "#0072b2"  # Okabe and Ito
+
+
+def told(folder: Path) -> str:
+    """On what terms a search dreamt."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    control = manifest["config"]["control"]
+    words = [f"{control['dream_end']} ends, temperature {control['temperature']:g}"]
+    if control["dream_dropout"]:
+        words.append(f"dropout {control['dream_dropout']:g}")
+    if any(parent["kind"] == "control" for parent in manifest["parents"]):
+        words.append("round 2")
+    return ", ".join(words)
+
+
+def scores(folder: Path) -> list[tuple[int, list[float], list[float]]]:
+    """Generation, returns in the dream and returns in the world of every scored mean vector."""
+    rows = map(json.loads, (folder / "search.jsonl").read_text().splitlines())
+    return [(row["generation"], row["dreamt"], row["selection"]) for row in rows if "dreamt" in row]
+
+
+def draw(axes: Axes, folder: Path) -> None:
+    """One search: two curves with their standard errors, and the space between them."""
+    found = scores(folder)
+    steps = [generation for generation, _, _ in found]
+    means = []
+    for returns, colour, name in zip(
+        zip(*[(dreamt, world) for _, dreamt, world in found], strict=True),
+        (DREAM, WORLD),
+        ("in the dream", "in the world"),
+        strict=True,
+    ):
+        mean = np.array([np.mean(each) for each in returns])
+        error = np.array([np.std(each, ddof=1) / np.sqrt(len(each)) for each in returns])
+        axes.plot(steps, mean, color=colour, marker=".", label=name)
+        axes.fill_between(steps, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+        means.append(mean)
+    axes.fill_between(steps, *means, color="0.5", alpha=0.08, linewidth=0)
+    gap = float(np.mean(means[0] - means[1]))
+    axes.set_title(f"{folder.name}: {told(folder)}\ngap {gap:+,.0f} on the mean", fontsize=8)
+
+
+def main(words: list[str]) -> None:
+    """Draw the searches that were named side by side."""
+    root, *names, out = words
+    mpl.rcParams["svg.hashsalt"] = "dream_gap"
+    figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        draw(axes, Path(root) / name)
+        axes.set_xlabel("generation")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("return of the mean vector")
+    panels[0].legend(fontsize=8)
+    figure.savefig(out, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
