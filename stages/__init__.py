@@ -35,6 +35,8 @@ STAGES: tuple[Stage, ...] = (
 
 # Not a step of a pipeline: somebody plays, and what is kept of that is an artifact too.
 PLAY = Stage("play", "playing", "", (), "plays", "Play the world or the dream, and record it.")
+# Stands in the place of rollout where the episodes are there already.
+IMPORT = Stage("import", "exchange", "", (), "rollouts", "Take in episodes that others recorded.")
 
 
 def stage_named(name: str) -> Stage:

@@ -17,6 +17,10 @@ Actions = NDArray[Any]  # float32 [B, A] for a box, int64 [B] for a choice
 Mask = NDArray[np.bool_]  # [B]
 
 Value = TypeVar("Value")
+NO_WORLD = "none"  # `world.env` of data that were imported without an environment
+IMPORTED = "imported"  # engine of pictures that were not drawn here
+WHOLE_FRAME = (0, 0, 0, 0)  # `world.crop` that keeps everything
+
 RULE = "rule"  # key of a field's metadata under which its SettingRule lies
 
 
@@ -49,7 +53,11 @@ def setting(
 class WorldSpec:
     """The `[world]` section: which world is stepped and what the agent sees of it."""
 
-    env: str = setting("CarRacing-v3", doc="id of the environment, as gymnasium spells it")
+    env: str = setting(
+        "CarRacing-v3",
+        doc="id of the environment, as gymnasium spells it; module:Id for your own; none: imported "
+        "data without one",
+    )
     engine: str = setting(
         "auto",
         choices=("auto", "gymnasium", "gymnasium-fast", "envpool"),
@@ -57,7 +65,9 @@ class WorldSpec:
     )
     repeat: int = setting(1, low=1, doc="engine frames per action: the time step of M and C alike")
     crop: tuple[int, int, int, int] = setting(
-        (0, 84, 0, 96), low=0, doc="part of the frame to keep: rows from, to, columns from, to"
+        (0, 84, 0, 96),
+        low=0,
+        doc="part of the frame to keep: rows from, to, columns from, to; all 0: the whole frame",
     )
     size: int = setting(64, low=1, high=1024, doc="frames are resized to size x size pixels")
     max_frames: int = setting(
@@ -67,9 +77,12 @@ class WorldSpec:
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """What an action is: a box of `size` floats, or one of `size` choices."""
+    """What an action is: a box of `size` floats, or one of `size` choices.
 
-    kind: str  # "box" | "choice"
+    Of films nobody knows: the kind is "none", and a column of zeros stands for the actions.
+    """
+
+    kind: str  # "box" | "choice" | "none"
     size: int  # A: floats of a box, or number of choices (one-hot width)
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
@@ -78,6 +91,8 @@ class ActionSpec:
         """Actions as the memory sees them, float32 [..., A]: a box as it is, a choice one-hot."""
         if self.kind == "box":
             return np.asarray(actions, dtype=np.float32)
+        if self.kind == "none":
+            return np.zeros((*np.shape(actions), self.size), dtype=np.float32)
         return np.eye(self.size, dtype=np.float32)[np.asarray(actions, dtype=np.int64)]
 
     def empty(self, num_lanes: int) -> Actions:

@@ -32,7 +32,7 @@ STAND_INS = {"rollouts": ("plays",)}  # kinds that are read as another where --f
 
 _WORLD = {f.name for f in fields(WorldSpec)} - {"engine"}  # V and M belong to none
 _ACTIONS = {
-    "summary.actions.kind": one_of("box", "choice"),
+    "summary.actions.kind": one_of("box", "choice", "none"),
     "summary.actions.size": SIZE,
     "summary.actions.low": listed(NUMBER),
     "summary.actions.high": listed(NUMBER),

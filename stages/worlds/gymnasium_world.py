@@ -8,6 +8,8 @@ import numpy as np
 from stages.contracts import Actions, ActionSpec, Frames, Mask, Step
 from stages.errors import UsageError
 from stages.worlds.lanes import Frame, Lanes, check_actions, check_frame, check_seeds
+from stages.worlds.own import blamed
+from stages.worlds.prepare import COLOURS, colour, is_picture
 
 
 class Lane:
@@ -17,6 +19,12 @@ class Lane:
 
     def __init__(self, env: Any) -> None:
         self.env = env
+        self.name = env.spec.id if env.spec is not None else "of this recipe"
+
+    def reset(self, seed: int) -> Any:
+        """The first observation of the episode of this seed."""
+        observation, _ = self.env.reset(seed=seed)
+        return observation
 
     def step(self, action: Any, *, draw: bool) -> tuple[Any, float, bool, bool]:  # noqa: ARG002
         """One engine frame: observation, reward, terminated, truncated."""
@@ -36,7 +44,8 @@ class GymnasiumWorld:
         self._open_lane = open_lane
         self._lanes = [first]
         self.action_spec: ActionSpec = action_spec_of(first.env.action_space)
-        self.observation_shape = frame_shape_of(first.env.observation_space)
+        self._raw_shape = frame_shape_of(first.env.observation_space)
+        self.observation_shape = (*self._raw_shape[:2], COLOURS)
         self._fact_types = first.fact_types
         self.fact_names: tuple[str, ...] = tuple(first.fact_types)
         self.live: Mask = np.zeros(0, dtype=np.bool_)
@@ -44,13 +53,10 @@ class GymnasiumWorld:
 
     def reset(self, seeds: Sequence[int]) -> Frames:
         """Start one episode per seed; lanes of earlier episodes are reused."""
-        plain, shape = check_seeds(seeds), self.observation_shape
+        plain = check_seeds(seeds)
         while len(self._lanes) < len(plain):
             self._lanes.append(self._open_lane())
-        frames = [
-            check_frame(self._lanes[lane].env.reset(seed=seed)[0], shape, lane=lane)
-            for lane, seed in enumerate(plain)
-        ]
+        frames = [self._reset(lane, seed) for lane, seed in enumerate(plain)]
         self._state = Lanes.started(np.stack(frames), self._fact_types)
         self.live = self._state.live
         return self._state.observation
@@ -89,10 +95,15 @@ class GymnasiumWorld:
         self.live = state.live
         return step
 
+    def _reset(self, lane: int, seed: int) -> Frame:
+        with blamed(self._lanes[lane].name, f"reset(seed={seed})"):
+            frame = self._lanes[lane].reset(seed)
+        return colour(check_frame(frame, self._raw_shape, lane=lane))
+
     def _step(self, lane: int, action: Any, *, draw: bool) -> tuple[Frame, float, bool, bool]:
-        frame, reward, terminated, truncated = self._lanes[lane].step(action, draw=draw)
-        frame = check_frame(frame, self.observation_shape, lane=lane)
-        return frame, reward, terminated, truncated
+        with blamed(self._lanes[lane].name, "step"):
+            frame, reward, terminated, truncated = self._lanes[lane].step(action, draw=draw)
+        return colour(check_frame(frame, self._raw_shape, lane=lane)), reward, terminated, truncated
 
 
 def _rows(
@@ -119,23 +130,33 @@ def action_spec_of(space: Any) -> ActionSpec:
     kind = type(space).__name__
     if kind == "Discrete" and int(space.start) == 0:
         return ActionSpec(kind="choice", size=int(space.n))
-    if kind == "Box" and len(space.shape) == 1 and space.is_bounded():
+    floats = kind == "Box" and len(space.shape) == 1 and space.dtype.kind == "f"
+    if floats and space.is_bounded():
         low = tuple(float(value) for value in space.low)
         high = tuple(float(value) for value in space.high)
         return ActionSpec(kind="box", size=int(space.shape[0]), low=low, high=high)
     raise UsageError(
         f"Actions of the kind {space} are not supported.",
-        why="A world's actions are one bounded vector, or one choice counted from 0.",
+        why="A world's actions are one bounded vector of floats, or one choice counted from 0.",
+        fix="Give the box finite bounds."
+        if floats
+        else "Wrap the environment, with gymnasium.wrappers.TransformAction for example.",
     )
 
 
-def frame_shape_of(space: Any) -> tuple[int, int, int]:
-    """Height, width and channels of an image space of uint8 [H, W, C]."""
+def frame_shape_of(space: Any) -> tuple[int, ...]:
+    """The shape of a frame in an image space of uint8: [H, W], or [H, W, C] of 1, 3 or 4 colours.
+
+    Raises:
+        UsageError: the space is another one.
+    """
     shape = getattr(space, "shape", None)
-    if getattr(space, "dtype", None) == np.uint8 and shape is not None and len(shape) == 3:
-        return int(shape[0]), int(shape[1]), int(shape[2])
+    if getattr(space, "dtype", None) == np.uint8 and shape is not None and is_picture(shape):
+        return tuple(int(size) for size in shape)
     raise UsageError(
         f"Observations of the kind {space} are not supported.",
-        why="wm learns from pixels: colour frames of uint8, rows x columns x channels.",
-        fix="Choose an environment whose observations are pictures, such as CarRacing-v3.",
+        why="wm learns from pixels: frames of uint8, rows x columns, grey or with 1, 3 or 4 "
+        "colours last.",
+        fix="Choose an environment whose observations are pictures, or let it show what it "
+        "renders: gymnasium.wrappers.AddRenderObservation.",
     )

@@ -13,7 +13,7 @@ from stages.errors import NumbersBad
 MAX_SEED = 2**31  # EnvPool's seeds are C++ ints
 MEND_THE_WORLD = "Mend the environment, or choose another; the same command then goes on."
 Indices = NDArray[np.intp]
-Frame = NDArray[np.uint8]  # [H, W, C]
+Frame = NDArray[np.uint8]  # [H, W, C], or [H, W] as an engine may draw it
 
 
 class Engine(FrameWorld, Protocol):
@@ -129,7 +129,7 @@ def _check_finite(actions: NDArray[np.float32], live: Mask) -> None:
         )
 
 
-def check_frame(frame: Any, shape: tuple[int, int, int], *, lane: int) -> Frame:
+def check_frame(frame: Any, shape: tuple[int, ...], *, lane: int) -> Frame:
     """The engine's frame if it is uint8 of this shape, as its space says; NumbersBad if not.
 
     Another type would be cast without a word where lanes are put together: NaN to black.

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from stages.contracts import FrameWorld, WorldSpec
+from stages.contracts import IMPORTED, NO_WORLD, FrameWorld, WorldSpec
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.lanes import Engine
 from stages.worlds.repeat import Repeat
@@ -69,8 +69,20 @@ def resolve_engine(spec: WorldSpec) -> str:
     return spec.engine
 
 
+def check_world_known(env: str, doing: str = "This") -> None:
+    """UsageError where the settings name no environment, and one is needed."""
+    if env == NO_WORLD:
+        raise UsageError(
+            f"{doing} needs an environment, and this workspace has none.",
+            why="Its episodes were imported (world.env=none).",
+            fix="Say which one it is: --set world.env=module:EnvId",
+        )
+
+
 def same_pictures(engine: str, other: str) -> bool:
-    """Whether two engines draw the same frames, bit for bit."""
+    """Whether two engines draw the same frames, bit for bit; imported ones may be of any."""
+    if IMPORTED in (engine, other):
+        return True
     return engine.removesuffix("-fast") == other.removesuffix("-fast")
 
 
@@ -92,6 +104,8 @@ def frames_per_second(env: str) -> float:
     What the environment says of itself, except for Atari: its console draws 60 a second, of which
     the environment's own frame skip leaves some out.
     """
+    if env == NO_WORLD:
+        return USUAL_FRAMES_PER_SECOND
     from stages.worlds.opening import open_lane
 
     headless()
@@ -110,6 +124,8 @@ def choice_names(env: str) -> tuple[str, ...]:
 
     Atari's environments do.
     """
+    if env == NO_WORLD:
+        return ()
     from stages.worlds.opening import open_lane
 
     headless()

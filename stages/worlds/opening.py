@@ -12,7 +12,8 @@ from gymnasium.error import DependencyNotInstalled, Error
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.gymnasium_world import Lane
-from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE
+from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE, check_world_known
+from stages.worlds.own import blamed, own_spec
 
 DOOM, TAKE_COVER = "Vizdoom", "VizdoomTakeCover-v1"
 
@@ -25,6 +26,7 @@ def open_lane(
     With `culled` CarRacing draws the same frames with less work; with `random_start` its episodes
     begin anywhere on the track.
     """
+    check_world_known(env)
     if env.startswith("CarRacing"):
         lane = _open_car_racing(env, max_frames, culled=culled)
         if random_start:
@@ -72,11 +74,8 @@ def _open_take_cover(env: str, max_frames: int) -> Lane:
 
 
 def _spec(env: str) -> Any:
-    if ":" in env:  # Gymnasium would import the module named before the colon
-        raise UsageError(
-            f"world.env = {env!r} names a module to import.",
-            why="A recipe must not run code; only registered environments are opened.",
-        )
+    if ":" in env:
+        return own_spec(env)
     try:
         return gymnasium.spec(env)
     except Error as error:  # unknown, deprecated or malformed
@@ -85,12 +84,13 @@ def _spec(env: str) -> Any:
 
 def _make(spec: Any, max_frames: int, **options: Any) -> Any:
     limit = {"max_episode_steps": max_frames} if max_frames else {}
-    try:
-        return gymnasium.make(spec, disable_env_checker=True, **limit, **options)
-    except (DependencyNotInstalled, ImportError) as error:
-        raise EnvironmentLacks(
-            f"{spec.id} needs a package that is not installed.", why=str(error)
-        ) from error
+    with blamed(spec.id, "its constructor"):
+        try:
+            return gymnasium.make(spec, disable_env_checker=True, **limit, **options)
+        except (DependencyNotInstalled, ImportError) as error:
+            raise EnvironmentLacks(
+                f"{spec.id} needs a package that is not installed.", why=str(error)
+            ) from error
 
 
 def _register_atari() -> None:

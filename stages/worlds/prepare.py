@@ -5,10 +5,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from stages.contracts import Actions, Frames, FrameWorld, Mask, Step
+from stages.contracts import WHOLE_FRAME, Actions, Frames, FrameWorld, Mask, Step
 from stages.errors import UsageError
 
 Crop = tuple[int, int, int, int]  # rows from, to, columns from, to
+
+
+COLOURS = 3  # of every frame behind this door
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether a frame of this shape is [H, W], or [H, W, C] with 1, 3 or 4 colours."""
+    return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, COLOURS, 4))
+
+
+def colour(frame: Frames) -> Frames:
+    """A frame [H, W], or [..., H, W, C] of 1, 3 or 4 colours, with 3; an alpha channel is dropped."""
+    if frame.ndim == 2:
+        frame = frame[..., None]
+    if frame.shape[-1] == 1:
+        return np.repeat(frame, COLOURS, axis=-1)
+    return frame if frame.shape[-1] == COLOURS else frame[..., :COLOURS]
 
 
 def prepare(frames: Frames, crop: Crop, size: int) -> Frames:
@@ -18,7 +35,7 @@ def prepare(frames: Frames, crop: Crop, size: int) -> Frames:
     Pillow's), in whole grey levels; a frame's result does not depend on its neighbours in B.
     """
     top, bottom, left, right = crop
-    cropped = frames[:, top:bottom, left:right]
+    cropped = frames if crop == WHOLE_FRAME else frames[:, top:bottom, left:right]
     if cropped.shape[1:3] == (size, size):
         return np.ascontiguousarray(cropped)
     import torch
@@ -88,11 +105,13 @@ class Prepared:
 
 def check_crop(crop: Crop, frame: tuple[int, int, int]) -> None:
     """Refuse a crop that leaves the frame."""
+    if crop == WHOLE_FRAME:
+        return
     top, bottom, left, right = crop
     height, width, _ = frame
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise UsageError(
             f"world.crop = {list(crop)} does not fit frames of {height} x {width}.",
             why="It means: rows from, rows to, columns from, columns to.",
-            fix=f"The whole frame is --set world.crop=[0,{height},0,{width}].",
+            fix=f"The whole frame is --set world.crop=[0,{height},0,{width}], or [0,0,0,0].",
         )
