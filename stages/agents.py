@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from stages.artifacts.agent_folder import CONTROL, MEMORY, VISION, AgentFolder
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.fitting import differing
+from stages.artifacts.summaries import actions_of
 from stages.artifacts.weights import check_finite, check_shapes, unpack_tensors
 from stages.artifacts.workspace import Workspace
-from stages.contracts import ActionSpec, WorldSpec
+from stages.contracts import NO_WORLD, ActionSpec, WorldSpec
 from stages.described import check_memory, check_vision, described, record_of, told_actions
 from stages.errors import InputsMismatch
 from stages.families import WEIGHTS
@@ -50,6 +51,21 @@ def action_spec(world: WorldSpec, engine: str) -> ActionSpec:
 
     with closing(make_world(world, engine=engine)) as opened:
         return opened.action_spec
+
+
+def known_actions(world: WorldSpec, memory: Artifact | None) -> ActionSpec:
+    """What an action is in this world; where there is none, what M learnt of it.
+
+    Raises:
+        UsageError: neither tells it.
+    """
+    from stages.worlds.making import check_world_known
+
+    told = actions_of(memory.manifest) if memory is not None else None
+    if world.env == NO_WORLD and told is not None:
+        return told
+    check_world_known(world.env, "A controller of this memory")
+    return action_spec(world, world.engine)
 
 
 def agent_files(vision: Artifact, memory: Artifact | None, pilot: "PilotShape") -> AgentFiles:

@@ -40,6 +40,7 @@ from stages.execution.protocol import Task
 from stages.execution.worker import sign_of_life
 from stages.training.seeding import episode_seeds, named_seeds
 from stages.trials import cached_vision, cached_world, load_pilot
+from stages.worlds.making import check_world_known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,6 +81,7 @@ class ScoringTask:
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     """What this evaluation would be: the controller and the models behind it."""
+    check_world_known(job.world.env, "wm evaluate")
     control = _candidate(workspace, job)
     world = replace(job.world, engine=REFERENCE)
     resolved = {"world": asdict(world), "evaluate": asdict(config)}

@@ -10,9 +10,9 @@ from typing import Any, Protocol, cast
 from stages import Stage, rounds, stage_named
 from stages.artifacts.agent_folder import load_agent
 from stages.artifacts.fitting import WORLD_FIELDS
-from stages.artifacts.producing import Plan
+from stages.artifacts.producing import DREAM, Plan
 from stages.artifacts.workspace import Workspace
-from stages.contracts import Job, Resources, WorldSpec
+from stages.contracts import NO_WORLD, Job, Resources, WorldSpec
 from stages.errors import EnvironmentLacks, InputMissing, InputsMismatch, UsageError
 from stages.events import Monitor, Noted, Report
 from stages.families import family_named
@@ -23,6 +23,9 @@ from stages.settings.values import value_text
 from stages.training.precision import native_precision
 
 DEFAULT_RECIPE = "carracing"
+IMPORT_RECIPE = "imported"  # of a new workspace whose first command is an import
+SEARCH = "train-control"
+WORLDLY = (SEARCH, "evaluate")  # stages that drive in a world
 
 
 class Verb(Protocol):
@@ -177,6 +180,16 @@ def with_agent(root: Path, request: Request, progress: Monitor) -> Request:
     return replace(request, overrides=(*words, *request.overrides))
 
 
+def for_import(root: Path, request: Request, progress: Monitor) -> Request:
+    """The request; where the workspace is new and nothing else is said, without an environment."""
+    if request.recipe is not None or (
+        Workspace.exists(root) and Workspace.open(root).settings() is not None
+    ):
+        return request
+    progress.emit(Noted(f"A new workspace, with the recipe {IMPORT_RECIPE}."))
+    return replace(request, recipe=IMPORT_RECIPE)
+
+
 def job_of(settings: Settings, request: Request) -> Job:
     """What every stage is told besides its section."""
     return Job(
@@ -208,8 +221,12 @@ def run_stage(prepared: Prepared, name: str, *, progress: Monitor) -> Report:
 
 
 def family_stages(prepared: Prepared) -> list[Stage]:
-    """The stages of the family, in its order."""
-    return [stage_named(name) for name in family_named(prepared.job.family).stages]
+    """The stages of the family, in its order; without a world, those that drive in none."""
+    stages = [stage_named(name) for name in family_named(prepared.job.family).stages]
+    if prepared.job.world.env != NO_WORLD:
+        return stages
+    dreams = prepared.settings.sections["control"].place == DREAM
+    return [one for one in stages if one.name not in WORLDLY or (one.name == SEARCH and dreams)]
 
 
 def _kept_recipe(kept: Recipe, request: Request) -> tuple[Recipe, tuple[str, ...]]:

@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages import stage_named
+from stages import IMPORT, stage_named
 from stages.agents import AgentFiles, Parameters, action_spec, check_engine, lineage, trained_agent
 from stages.artifacts.fitting import check_world
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, produce
 from stages.artifacts.shards import shard_name
 from stages.artifacts.workspace import Artifact, Workspace
-from stages.contracts import FrameWorld, Job, Policy, WorldSpec, setting
+from stages.contracts import NO_WORLD, FrameWorld, Job, Policy, WorldSpec, setting
 from stages.errors import UsageError, keeping
 from stages.events import Advanced, Monitor, OnceEach, Report
 from stages.execution.cores import resolve_workers
@@ -21,7 +21,7 @@ from stages.execution.protocol import Task
 from stages.execution.worker import sign_of_life
 from stages.training.seeding import episode_seeds, named_seeds
 from stages.trials import cached_world, load_pilot
-from stages.worlds.making import check_random_start
+from stages.worlds.making import check_random_start, check_world_known
 from stages.worlds.monotony import Glance, Monotony, glance
 
 STAGE = stage_named("rollout")
@@ -83,6 +83,8 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
             f"`wm rollout` reads no artifacts, so `--from {job.parents[0]}` says nothing.",
             fix="To let a controller drive: --set rollout.policy=control/0001",
         )
+    if job.world.env == NO_WORLD:
+        return _imported(workspace, job)
     if config.random_start:
         check_random_start(job.world.env, job.world.engine)
     parents: tuple[Artifact, ...] = ()
@@ -95,6 +97,15 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     driven = replace(config, policy="controller") if parents else config
     world = {"world": asdict(job.world), "rollout": driven.decisive, "seed": job.seed}
     return Plan(STAGE, ALGORITHM, job.family, world, parents)
+
+
+def _imported(workspace: Workspace, job: Job) -> Plan:
+    """The newest import, which stands for a recording where there is no world to record."""
+    found = [one for one in workspace.artifacts("rollouts") if one.manifest.stage == IMPORT.name]
+    if not found or job.force:
+        check_world_known(job.world.env, "wm rollout")
+    told = found[-1].manifest
+    return Plan(IMPORT, told.algorithm, told.family, told.config)
 
 
 def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) -> Report:

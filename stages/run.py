@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from stages import Stage
 from stages.artifacts.producing import Plan
+from stages.contracts import NO_WORLD
 from stages.errors import InputMissing, InputsMismatch, UsageError
 from stages.events import Monitor, Noted, Report, Table
 from stages.pipeline import Prepared, family_stages, unbound_on_refusal, verb
 from stages.rounds import CHOICE, SECTION, Made, check, config_in, inputs_in, rounds_table
+from stages.worlds.making import check_world_known
 
 
 def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
@@ -42,6 +44,7 @@ def _check_asked(prepared: Prepared) -> None:
             fix="Give them to one stage, e.g. `wm train-vision --force`.",
         )
     if _wanted(prepared) > 1:
+        check_world_known(prepared.job.world.env, "wm run with more than one round")
         check(prepared.settings.sections)
 
 
@@ -73,6 +76,8 @@ def _wanted(prepared: Prepared) -> int:
 def _was_begun(prepared: Prepared, made: Made) -> bool:
     """Whether there is work, finished or not, of the first stage of a round."""
     workspace, first = prepared.workspace, family_stages(prepared)[0]
+    if prepared.job.world.env == NO_WORLD:
+        return False
     try:
         check(prepared.settings.sections)
         fingerprint = plan_in(prepared, first, made).fingerprint
@@ -106,8 +111,15 @@ def _summed_up(prepared: Prepared, reports: Sequence[Report], made: Made) -> Rep
         up_to_date=all(report.up_to_date for report in reports),
         summary=last.summary,
         tables=(Table("Pipeline", columns, rows), *last.tables, *rounds),
-        notes=(*last.notes, *([CHOICE] if several else [])),
+        notes=(*last.notes, *([CHOICE] if several else []), *_left_out(prepared)),
     )
+
+
+def _left_out(prepared: Prepared) -> list[str]:
+    """What is not made without an environment."""
+    if prepared.job.world.env != NO_WORLD:
+        return []
+    return ["Nothing was driven in a world: there is none (--set world.env=module:EnvId)."]
 
 
 def _state(report: Report) -> str:

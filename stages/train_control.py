@@ -14,11 +14,11 @@ from stages.agents import (
     MODELS,
     AgentFiles,
     Parameters,
-    action_spec,
     agent_files,
     check_actions,
     check_engine,
     controller_parameters,
+    known_actions,
 )
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.fitting import (
@@ -33,7 +33,7 @@ from stages.artifacts.producing import Outcome, Plan, choose_parents, only, prod
 from stages.artifacts.summaries import actions_of
 from stages.artifacts.weights import pack_tensors
 from stages.artifacts.workspace import Workspace
-from stages.contracts import Job
+from stages.contracts import NO_WORLD, Job
 from stages.control.config import DREAM, ORACLE, WORLD, Config
 from stages.errors import UsageError, keeping
 from stages.events import Advanced, Monitor, OnceEach, Report
@@ -43,7 +43,7 @@ from stages.families import WEIGHTS
 from stages.fleet import Fleet, Lane, Terms
 from stages.gathered import BASIS, dream_files, dream_limit, fitted_basis
 from stages.training.seeding import episode_seeds, torch_seed
-from stages.worlds.making import check_random_start
+from stages.worlds.making import check_random_start, check_world_known
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +60,8 @@ METRICS = "metrics.jsonl"
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     """What this search would be: the settings, V and M, and the data that C's inputs vary in."""
+    if config.place != DREAM:
+        check_world_known(job.world.env, f"wm train-control --in {config.place}")
     naming = _naming(workspace, job, config.kinds)
     chosen = choose_parents(workspace, STAGE, naming, kinds=config.kinds)
     models = [only(chosen[kind]) for kind in config.kinds if kind != "latents"]
@@ -145,7 +147,8 @@ class _Hunt:
         self.driven = {name: _driven(self.start, name) for name in ("search", "selection")}
         self.pilot = config.pilot
         self.agent: AgentFiles = agent_files(vision, memory, self.pilot)
-        self.spec = action_spec(job.world, job.world.engine)
+        self.dreams_alone = job.world.env == NO_WORLD
+        self.spec = known_actions(job.world, memory)
         check_actions(self.agent, self.spec)
         memory_size = memory.manifest.summary["shape"]["hidden_size"] if memory else 0
         latent_size = vision.manifest.summary["shape"]["latent_size"]
@@ -248,6 +251,9 @@ class _Hunt:
             dreamt: Sequence[Row] = ()
             if self.dream:
                 dreamt = self.fleet.drive(f"dream {told}", lanes, terms, dream=self.dream)
+            if self.dreams_alone:
+                self.log.add_selection(self.search, dreamt, dreamt)
+                return
             rows = self.fleet.drive(f"selection {told}", lanes, terms)
             self.log.add_selection(self.search, rows, dreamt)
 
@@ -307,7 +313,7 @@ class _Hunt:
             "generations": self.search.generation,
             "frames": self.log.num_frames,
             "frames_before": _frames(self.start),
-            "engine": self.job.world.engine,
+            "engine": DREAM if self.dreams_alone else self.job.world.engine,
             **({} if self.config.place == WORLD else self._place()),
             "selected_generation": self.log.best_generation,
             "selected_score": self.log.best_score,
@@ -319,7 +325,7 @@ class _Hunt:
         """Where the candidates were tried, if not in the world alone."""
         if self.dream is None:
             return {"place": self.config.place}
-        real = self.log.num_selection_frames
+        real = 0 if self.dreams_alone else self.log.num_selection_frames
         dreamt = self.log.num_frames - real
         told = {"place": DREAM, "temperature": self.config.temperature}
         told |= {"selected_dreamt": self.log.best_dreamt}

@@ -8,6 +8,7 @@ from stages import stage_named
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import readable_json
 from stages.artifacts.fitting import (
+    check_actions_known,
     check_grown,
     check_one_parent,
     check_same_actions,
@@ -75,6 +76,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         check_world(asdict(job.world), artifact)
     check_one_parent(latents, "vision")
     check_same_actions(latents)
+    check_actions_known(latents)
     resolved = {
         "world": dict(latents[0].manifest.config["world"]),
         "memory": asdict(config),

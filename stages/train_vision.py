@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import stage_named
 from stages.artifacts.artifact import Artifact
-from stages.artifacts.fitting import WORLD_FIELDS, check_world, start_of
+from stages.artifacts.fitting import check_world, start_of, world_fields
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, produce
 from stages.artifacts.workspace import Workspace
@@ -55,9 +55,8 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     start = [start_of(chosen, STAGE, shape=_shape(config))] if chosen[STAGE.writes] else []
     for artifact in (*rollouts, *start):
         check_world(asdict(job.world), artifact)
-    world = rollouts[0].manifest.config["world"]
     resolved = {
-        "world": {name: world[name] for name in WORLD_FIELDS},
+        "world": world_fields(rollouts),
         "vision": asdict(config),
         "seed": job.seed,
     }

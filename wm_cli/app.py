@@ -14,6 +14,7 @@ from typer.main import get_command
 from stages.errors import UsageError
 from stages.events import Monitor, Report
 from wm_cli.__main__ import main
+from wm_cli.exchanging import exchange
 from wm_cli.hints import command_of, usage_error
 from wm_cli.inspecting import inspect
 from wm_cli.options import (
@@ -23,12 +24,8 @@ from wm_cli.options import (
     PlaceOption,
     PlaceOptions,
     RecordOption,
-    ReplaceOption,
     RoundsOption,
-    SourceOption,
     StageOptions,
-    TargetArgument,
-    WhatArgument,
     YesOption,
     taking,
 )
@@ -68,6 +65,7 @@ def run(words: Sequence[str]) -> int:
 
 
 app.add_typer(inspect)
+app.add_typer(exchange)
 
 
 @app.callback()
@@ -166,30 +164,6 @@ def run_pipeline(options: StageOptions, rounds: RoundsOption = None) -> None:
         return run_all(prepared, progress=monitor)
 
     carry_out("run", options, work)
-
-
-@app.command(
-    "export", epilog="Example: wm export agent data/agents/mine --force", rich_help_panel=WHOLE
-)
-@taking(PlaceOptions)
-def export(
-    options: PlaceOptions,
-    what: WhatArgument,
-    target: TargetArgument,
-    source: SourceOption = "",
-    force: ReplaceOption = False,
-) -> None:
-    """Take something out of the workspace: agent packs V, M and C into one portable folder."""
-    del what  # one kind so far
-
-    def work(monitor: Monitor) -> Report:
-        from stages.artifacts.workspace import Workspace
-        from stages.export import export_agent
-
-        workspace = Workspace.open(options.workspace)
-        return export_agent(workspace, target, source=source, force=force, progress=monitor)
-
-    carry_out("export", options, work)
 
 
 @app.command("clean", epilog="Example: wm clean -w runs/first --yes", rich_help_panel=WHOLE)

@@ -57,16 +57,6 @@ ForesightOption = Annotated[
 PlayArgument = Annotated[
     str, typer.Argument(metavar="WHAT", help="world, dream, or an id such as rollouts/0001.")
 ]
-WhatArgument = Annotated[Literal["agent"], typer.Argument(metavar="WHAT", help="agent")]
-TargetArgument = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The folder to make, outside of the workspace.")
-]
-SourceOption = Annotated[
-    str, typer.Option("--from", metavar="ID", help="Take this controller instead of the newest.")
-]
-ReplaceOption = Annotated[
-    bool, typer.Option("--force", metavar="", help="Replace an agent that is there already.")
-]
 YesOption = Annotated[bool, typer.Option("--yes", metavar="", help="Remove without asking.")]
 IdsArgument = Annotated[
     list[str] | None,

@@ -1,21 +1,14 @@
 """A packed agent: V, M and C with a manifest, in one folder that needs no workspace."""
 
-import contextlib
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from stages.artifacts.artifact import Artifact, load_manifest, remedy, repairable
+from stages.artifacts.aside import write_folder
 from stages.artifacts.disk import (
     digest_bytes,
     explained,
-    is_alive,
-    make_folder,
-    remove_folder,
-    rename_folder,
-    sync_folder,
     write_file,
 )
 from stages.artifacts.manifest import (
@@ -121,53 +114,14 @@ def write_agent(
     folder: Path, files: Mapping[str, bytes], certificate: Certificate, *, fingerprint: str
 ) -> AgentFolder:
     """Put an agent at `folder` (absolute), whole or not at all, in place of an earlier one."""
-    make_folder(folder.parent)
-    for stale in _left_behind(folder):
-        if stale.suffix == ".old" and not folder.exists():
-            rename_folder(stale, folder)  # the writer died between its two renames
-        else:
-            remove_folder(stale)
     entries = [FileEntry(n, len(content), digest_bytes(content)) for n, content in files.items()]
     manifest = Manifest.certified(certificate, kind=AGENTS, fingerprint=fingerprint, files=entries)
     content = manifest.to_bytes()
     whole = {**files, MANIFEST_DIGEST: digest_line(content), MANIFEST: content}
-    aside = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
-    try:
-        make_folder(aside)
+
+    def fill(aside: Path) -> None:
         for name, one in whole.items():
             write_file(aside / name, one)
-        sync_folder(aside)
-        _publish(aside, folder)
-    except BaseException:
-        with contextlib.suppress(Exception):  # the first error is the one to tell
-            remove_folder(aside)
-        raise
+
+    write_folder(folder, fill)
     return _agent(folder, manifest)
-
-
-def _publish(aside: Path, folder: Path) -> None:
-    """Give the finished folder its name.
-
-    A death between the two renames leaves none there: the next writer puts the old one back.
-    """
-    if not folder.exists():
-        rename_folder(aside, folder)
-        return
-    old = aside.with_name(f"{aside.name}.old")
-    try:
-        rename_folder(folder, old)
-        rename_folder(aside, folder)
-    except BaseException:
-        if old.exists() and not folder.exists():
-            rename_folder(old, folder)
-        raise
-    remove_folder(old)
-
-
-def _left_behind(folder: Path) -> Iterator[Path]:
-    """What earlier writers of this very agent left when they died."""
-    ours = re.compile(rf"\.tmp-(\d+)-{re.escape(folder.name)}(\.old)?")
-    for path in sorted(folder.parent.iterdir()):
-        match = ours.fullmatch(path.name)
-        if match and (int(match[1]) == os.getpid() or not is_alive(int(match[1]))):
-            yield path

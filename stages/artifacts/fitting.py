@@ -8,6 +8,7 @@ from stages.artifacts.artifact import Artifact
 from stages.artifacts.manifest import ParentRef
 from stages.artifacts.producing import only
 from stages.artifacts.workspace import Workspace
+from stages.contracts import NO_WORLD
 from stages.errors import InputsMismatch
 
 WORLD_FIELDS = ("env", "repeat", "crop", "size", "max_frames")  # what two stages must agree on
@@ -15,9 +16,15 @@ _SHOWN = 12  # characters of a digest
 
 
 def check_world(world: Mapping[str, Any], artifact: Artifact, *, fix: str = "") -> None:
-    """Refuse an artifact of another world, showing both sides field by field."""
-    ours = {name: world[name] for name in WORLD_FIELDS}
-    sides = differing("world", artifact.manifest.config["world"], ours)
+    """Refuse an artifact of another world, showing both sides field by field.
+
+    One that belongs to none, as what was imported without an environment, fits every world in
+    which frames have its size.
+    """
+    theirs = artifact.manifest.config["world"]
+    free = theirs["env"] == NO_WORLD
+    ours = {name: world[name] for name in (("size",) if free else WORLD_FIELDS)}
+    sides = differing("world", theirs, ours)
     if sides:
         raise InputsMismatch(
             f"{artifact.id} belongs to another world than this command.",
@@ -44,6 +51,25 @@ def check_same_actions(artifacts: Sequence[Artifact]) -> None:
                 fix="Leave one of them out, or make both again with one version of the "
                 "environment's package.",
             )
+
+
+def check_actions_known(artifacts: Sequence[Artifact]) -> None:
+    """Refuse episodes of films: nobody knows what was done in them."""
+    for one in artifacts:
+        if one.manifest.summary["actions"]["kind"] == "none":
+            raise InputsMismatch(
+                f"{one.id} has no actions: its episodes are films.",
+                why="M learns what comes of an action, and C which one to choose.",
+                fix="V alone learns from films. For M and C: wm import minari, wm import npz, or "
+                "wm rollout, and wm sample-latents of that.",
+            )
+
+
+def world_fields(artifacts: Sequence[Artifact]) -> dict[str, Any]:
+    """What of the world all of these agree on: that of one that belongs to a world, if one does."""
+    worlds = [one.manifest.config["world"] for one in artifacts]
+    chosen = next((world for world in worlds if world["env"] != NO_WORLD), worlds[0])
+    return {name: chosen[name] for name in WORLD_FIELDS}
 
 
 def start_of(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from stages.contracts import Actions, ActionSpec, Frames, Mask, Step
 from stages.worlds.gymnasium_world import action_spec_of, frame_shape_of
 from stages.worlds.lanes import Indices, Lanes, check_actions, check_seeds
+from stages.worlds.prepare import COLOURS
 
 FIELD_EXIT_REWARD = -100.0  # replaces the reward of the frame that leaves the field
 FRAME_REWARD = -0.1
@@ -40,7 +41,8 @@ class EnvPoolWorld:
         with _quiet():
             spec = envpool.make_spec(env)
             self.action_spec: ActionSpec = action_spec_of(spec.gymnasium_action_space)
-            self.observation_shape = frame_shape_of(spec.gymnasium_observation_space)
+            height, width = frame_shape_of(spec.gymnasium_observation_space)[:2]
+            self.observation_shape = (height, width, COLOURS)
         self.fact_names: tuple[str, ...] = tuple(FACTS)
         self.live: Mask = np.zeros(0, dtype=np.bool_)
         self._pool: Any = None

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import gymnasium
 import numpy as np
 
 from stages.contracts import Actions, ActionSpec, Frames, Mask, Step
@@ -45,7 +46,8 @@ class GymnasiumWorld:
         self._lanes = [first]
         self.action_spec: ActionSpec = action_spec_of(first.env.action_space)
         self._raw_shape = frame_shape_of(first.env.observation_space)
-        self.observation_shape = (*self._raw_shape[:2], COLOURS)
+        height, width = self._raw_shape[:2]
+        self.observation_shape = (height, width, COLOURS)
         self._fact_types = first.fact_types
         self.fact_names: tuple[str, ...] = tuple(first.fact_types)
         self.live: Mask = np.zeros(0, dtype=np.bool_)
@@ -160,3 +162,16 @@ def frame_shape_of(space: Any) -> tuple[int, ...]:
         fix="Choose an environment whose observations are pictures, or let it show what it "
         "renders: gymnasium.wrappers.AddRenderObservation.",
     )
+
+
+def space_of(spec: ActionSpec) -> Any:
+    """Gymnasium's space of these actions."""
+    if spec.kind == "choice":
+        return gymnasium.spaces.Discrete(spec.size)
+    low, high = (np.array(side, dtype=np.float32) for side in (spec.low, spec.high))
+    return gymnasium.spaces.Box(low, high, dtype=np.float32)
+
+
+def picture_space(size: int) -> Any:
+    """Gymnasium's space of prepared frames."""
+    return gymnasium.spaces.Box(0, 255, (size, size, COLOURS), np.uint8)

@@ -84,7 +84,8 @@ def _spec(env: str) -> Any:
 
 def _make(spec: Any, max_frames: int, **options: Any) -> Any:
     limit = {"max_episode_steps": max_frames} if max_frames else {}
-    with blamed(spec.id, "its constructor"):
+    with blamed(spec.id, "its constructor"), catch_warnings():
+        filterwarnings("ignore", category=UserWarning, module="gymnasium")  # of missing metadata
         try:
             return gymnasium.make(spec, disable_env_checker=True, **limit, **options)
         except (DependencyNotInstalled, ImportError) as error:

@@ -20,7 +20,7 @@ def is_picture(shape: Sequence[int]) -> bool:
 
 
 def colour(frame: Frames) -> Frames:
-    """A frame [H, W], or [..., H, W, C] of 1, 3 or 4 colours, with 3; an alpha channel is dropped."""
+    """A frame [H, W], or [..., H, W, C] of 1, 3 or 4 colours, with 3; alpha is dropped."""
     if frame.ndim == 2:
         frame = frame[..., None]
     if frame.shape[-1] == 1:

@@ -1,0 +1,1 @@
+"""What comes into a workspace from elsewhere, and goes out of it: `wm import`, `wm export`."""
