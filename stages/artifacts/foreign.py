@@ -93,8 +93,9 @@ def actions_column(found: NDArray[Any], source: str) -> NDArray[Any]:
     flat = found.reshape(len(found)) if found.ndim == 2 and found.shape[1] == 1 else found
     if flat.dtype.kind in "iub" and flat.ndim == 1:
         return flat.astype(np.int64)
-    if found.dtype.kind == "f" and found.ndim in (1, 2):
-        return np.ascontiguousarray(found.reshape(len(found), -1), dtype=np.float32)
+    if found.dtype.kind == "f" and (found.ndim == 1 or (found.ndim == 2 and found.shape[1] > 0)):
+        rows = found[:, None] if found.ndim == 1 else found
+        return np.ascontiguousarray(rows, dtype=np.float32)
     raise UsageError(
         f"The actions of {source} are {found.dtype} {list(found.shape)}.",
         why="An action is one vector of floats [T, A], or one choice, a whole number [T].",

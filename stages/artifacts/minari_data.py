@@ -177,10 +177,11 @@ def _storage(folder: Path) -> Any:
 def _reading(source: str) -> Iterator[None]:
     """Say which data set cannot be read, whatever the package raises on it."""
     try:
-        with explained("read", Path(source)):
-            yield
+        yield
     except (StageError, MemoryError):
         raise
+    except PermissionError as error:
+        raise EnvironmentLacks(f"{source} may not be read.", why=f"{error}.") from error
     except ImportError as error:
         raise EnvironmentLacks(f"{source} needs another package.", why=f"{error}.") from error
     except Exception as error:

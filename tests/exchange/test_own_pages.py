@@ -58,8 +58,8 @@ def own_data(tmp_path_factory) -> Path:
 
 
 def test_an_own_environment_goes_through_every_stage(own_environment):
-    told = manifest(own_environment / "tiny", "evaluations/0002")["summary"]
-    assert told["episodes"] == 8
+    told = manifest(own_environment / "tiny", "evaluations/0001")["summary"]
+    assert told["episodes"] == 4
     assert told["engine"] == "gymnasium"
     actions = manifest(own_environment / "tiny", "rollouts/0001")["summary"]["actions"]
     assert actions == {"kind": "choice", "size": 4, "low": [], "high": []}

@@ -476,22 +476,31 @@ RECIPE = 'extends = "carracing"\n{}\n'
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('[world]\nenv = "os:system"', "names a module"),
-        ('[world]\nenv = "CarRacing-v3:x"', "names a module"),
-        ('[world]\nenv = "hostile_module:Env-v0"', "names a module"),
+        ('[world]\nenv = "os:system"', "registers no environment"),
+        ('[world]\nenv = "CarRacing-v3:x"', "is not the name of an environment"),
+        ('[world]\nenv = "/tmp/hostile_module:x"', "is not the name of an environment"),
         ('[world]\nenv = "a\\u0000b"', "cannot be printed"),
         ('[world]\nenv = "../../x"', "not known"),
         ("[rollout]\npolicy = \"__import__('os')\"", "policy"),
         ('[rollout]\npolicy = "control/../../x"', "not the id"),
     ],
 )
-def test_a_recipe_names_no_code(text, expected, tmp_path, marker, monkeypatch, said):
-    (tmp_path / "hostile_module.py").write_text(f"open({str(marker)!r}, 'w')\n")
+def test_a_recipe_runs_no_code(text, expected, tmp_path, monkeypatch, said):
     (tmp_path / "mine.toml").write_text(RECIPE.format(text))
     monkeypatch.chdir(tmp_path)
     words = ("--preset", "debug", "--set", "world.engine=gymnasium", "--workers", 1)
     told = said("rollout", "-w", "w", "--recipe", "./mine.toml", *words, code=2)
     assert expected in told
+
+
+def test_a_module_of_a_recipe_is_not_imported_to_look(tmp_path, marker, monkeypatch, said):
+    (tmp_path / "hostile_module.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    (tmp_path / "mine.toml").write_text(RECIPE.format('[world]\nenv = "hostile_module:Env-v0"'))
+    monkeypatch.chdir(tmp_path)
+    words = ("--recipe", "./mine.toml", "--preset", "debug")
+    said("config", "-w", "w", *words, code=0)
+    said("train-vision", "-w", "w", *words, code=3)
+    said("status", "-w", "w", *words, code=3)
 
 
 @pytest.mark.parametrize(

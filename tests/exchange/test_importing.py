@@ -1,0 +1,163 @@
+"""An import: cut anywhere it ends as an undisturbed one, and the world that it is for is asked."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.artifacts.episodes import EpisodeSet
+from stages.artifacts.workspace import Workspace
+from stages.contracts import Job, WorldSpec
+from stages.errors import InputsMismatch, Interrupted, NumbersBad, UsageError
+from stages.events import Advanced, Noted, Silent
+from stages.exchange import importing
+from stages.exchange.importing import asked_for, run
+
+NOWHERE = WorldSpec(env="none", crop=(0, 0, 0, 0), engine="gymnasium", size=64)
+FAMILY = {"family": "world-models", "recipe": "imported", "preset": "", "seed": 0}
+
+
+class Listening(Silent):
+    """Keeps what is told; stops after so many episodes."""
+
+    def __init__(self, stop_after=None):
+        self.events, self.stop_after, self.come = [], stop_after, 0
+
+    def emit(self, event):
+        self.events.append(event)
+        self.come += isinstance(event, Advanced) and event.done > 0
+
+    def poll(self):
+        if self.come == self.stop_after:
+            raise Interrupted("Stopped.")
+
+    @property
+    def said(self):
+        return " ".join(event.text for event in self.events if isinstance(event, Noted))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten episodes of wider pictures, one of them empty."""
+    place = tmp_path / "mine"
+    place.mkdir()
+    for number in range(10):
+        random = np.random.default_rng(number)
+        steps = 0 if number == 4 else 12 + number
+        np.savez(
+            place / f"{number}.npz",
+            observations=random.integers(0, 256, (steps + 1, 70, 90), dtype=np.uint8),
+            actions=random.normal(size=(steps, 2)),
+            rewards=random.normal(size=steps),
+            seed=100 + number,
+        )
+    return place
+
+
+def bring(tmp_path, folder, *, name="w", world=NOWHERE, progress=None, **options):
+    workspace = Workspace.open(tmp_path / name, create=True)
+    asked = asked_for("npz", [str(folder)], **options)
+    job = Job(world=world, **FAMILY)
+    return workspace, run(workspace, asked, job, progress=progress or Listening())
+
+
+def files(workspace, report):
+    return {path.name: path.read_bytes() for path in workspace.get(report.artifact).files(".h5")}
+
+
+def test_frames_are_shrunk_as_pillow_does_and_the_rest_is_untouched(tmp_path, folder):
+    workspace, report = bring(tmp_path, folder, crop="2,66,10,90")
+    artifact = workspace.get(report.artifact)
+    episodes = EpisodeSet.of([artifact])
+    numbers = [number for number in range(10) if number != 4]
+    assert episodes.seeds.tolist() == [100 + number for number in numbers]
+    for place, number in enumerate(numbers):
+        recorded, source = episodes.episode(place), np.load(folder / f"{number}.npz")
+        np.testing.assert_array_equal(recorded.rewards, source["rewards"])
+        np.testing.assert_array_equal(recorded.actions, source["actions"].astype(np.float32))
+        assert recorded.truncations.tolist() == [False] * (len(recorded.rewards) - 1) + [True]
+        image = Image.fromarray(source["observations"][-1][2:66, 10:90])
+        wanted = np.asarray(image.resize((64, 64), Image.Resampling.BILINEAR), dtype=int)
+        for channel in range(3):
+            difference = np.abs(recorded.observations[-1][..., channel] - wanted)
+            assert difference.max() <= 1
+    episodes.close()
+    summary = artifact.manifest.summary
+    assert (summary["episodes"], summary["left_out"], summary["cut_short"]) == (9, 1, 9)
+    actions = np.concatenate([np.load(path)["actions"] for path in folder.glob("*.npz")])
+    np.testing.assert_allclose(summary["actions"]["low"], actions.min(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(summary["actions"]["high"], actions.max(axis=0), rtol=1e-6)
+
+
+def test_the_same_again_is_up_to_date_wherever_it_lies(tmp_path, folder):
+    _, first = bring(tmp_path, folder)
+    moved = folder.rename(tmp_path / "moved")
+    _, second = bring(tmp_path, moved)
+    assert (first.up_to_date, second.up_to_date) == (False, True)
+    assert first.artifact == second.artifact
+    assert bring(tmp_path, moved, crop="0,70,0,70")[1].artifact == "rollouts/0002"
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 7])
+def test_an_import_that_was_stopped_goes_on(tmp_path, folder, monkeypatch, stop_after):
+    monkeypatch.setattr(importing, "SHARD_FRAMES", 40)  # three episodes or so
+    workspace, whole = bring(tmp_path, folder, name="whole")
+    expected = files(workspace, whole)
+    assert len(expected) > 3
+    with pytest.raises(Interrupted):
+        bring(tmp_path, folder, progress=Listening(stop_after))
+    workspace, resumed = bring(tmp_path, folder)
+    assert files(workspace, resumed) == expected
+    told = [each.manifest.summary for each in workspace.artifacts("rollouts")]
+    assert told[0]["left_out"] == 1
+
+
+def test_seeds_that_are_not_of_every_episode_are_counted_instead():
+    assert importing.carried([5, 3, 9]) == [5, 3, 9]
+    for told in ([5, None, 9], [5, 5, 9], [5, -1, 9], [None]):
+        assert importing.carried(told) == []
+
+
+def test_a_known_world_says_what_an_action_is(tmp_path, folder):
+    world = WorldSpec(env="CarRacing-v3", engine="gymnasium", repeat=4)
+    with pytest.raises(UsageError, match="vector of 3 floats"):
+        bring(tmp_path, folder, world=world)
+    told = '{"format": "wm-npz", "format_version": 1, "actions": {"kind": "choice", "size": 2, '
+    (folder / "dataset.json").write_text(told + '"low": [], "high": []}}')
+    with pytest.raises(InputsMismatch, match="other actions than CarRacing-v3"):
+        bring(tmp_path, folder, world=world)
+
+
+def test_actions_that_are_no_numbers_are_named(tmp_path, folder):
+    source = dict(np.load(folder / "7.npz"))
+    source["actions"][3, 1] = np.nan
+    np.savez(folder / "7.npz", **source)
+    (folder / "dataset.json").write_text(
+        '{"format": "wm-npz", "format_version": 1, "actions": '
+        '{"kind": "box", "size": 2, "low": [-9, -9], "high": [9, 9]}}'
+    )
+    with pytest.raises(NumbersBad, match=r"7\.npz") as caught:
+        bring(tmp_path, folder)
+    assert "row 3" in caught.value.what
+
+
+def test_nothing_but_empty_episodes_is_refused(tmp_path):
+    (tmp_path / "e").mkdir()
+    np.savez(tmp_path / "e/a.npz", observations=np.zeros((1, 8, 8), np.uint8), actions=np.zeros(0))
+    with pytest.raises(UsageError):
+        bring(tmp_path, tmp_path / "e")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"what": "npz", "places": ["a", "b"]}, "one place"),
+        ({"what": "npz", "places": ["a"], "observation": "x"}, "Minari"),
+        ({"what": "minari", "places": ["a"], "every": 2}, "films"),
+        ({"what": "npz", "places": ["a"], "crop": "1,2"}, "--crop 0,84,0,96"),
+    ],
+)
+def test_options_of_another_format_are_refused(words, said):
+    what, places, options = words.pop("what"), words.pop("places"), words
+    with pytest.raises(UsageError) as caught:
+        asked_for(what, places, **options)
+    assert said in str(caught.value)

@@ -1,0 +1,137 @@
+"""Environments named `module:EnvId`: what is shown of them, and what is said when they fail."""
+
+import sys
+import textwrap
+
+import gymnasium
+import numpy as np
+import pytest
+
+from stages.contracts import WorldSpec
+from stages.errors import EnvironmentLacks, NumbersBad, UsageError
+from stages.worlds.making import make_world
+
+MODULE = """
+    import gymnasium
+    import numpy as np
+    from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
+
+    SPACES = {spaces}
+
+
+    class Mine(gymnasium.Env):
+        observation_space, action_space = SPACES
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            {reset}
+            return self.look(), {{}}
+
+        def step(self, action):
+            {step}
+            return self.look(), 1.0, False, False, {{}}
+
+        def look(self):
+            space = self.observation_space
+            return self.np_random.integers(0, 256, space.shape, dtype=np.uint8)
+
+
+    gymnasium.register("Mine-v0", entry_point=Mine, max_episode_steps=5)
+"""
+PICTURE = "Box(0, 255, (20, 30, 3), np.uint8)"
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes a module into the current folder, and forgets it afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(spaces=f"({PICTURE}, Discrete(2))", *, reset="pass", step="pass", text=None):
+        content = text or textwrap.dedent(MODULE).format(spaces=spaces, reset=reset, step=step)
+        (tmp_path / "my_own_world.py").write_text(content)
+        return WorldSpec(env="my_own_world:Mine-v0", crop=(0, 0, 0, 0), engine="gymnasium")
+
+    yield write
+    sys.modules.pop("my_own_world", None)
+    gymnasium.registry.pop("Mine-v0", None)
+
+
+@pytest.mark.parametrize("shape", ["(20, 30)", "(20, 30, 1)", "(20, 30, 3)", "(20, 30, 4)"])
+def test_pictures_of_any_colours_have_three_afterwards(own, shape):
+    spec = own(f"(Box(0, 255, {shape}, np.uint8), Discrete(2))")
+    raw = make_world(spec, raw=True)
+    seen = raw.reset([3, 4])
+    assert seen.shape == (2, 20, 30, 3)
+    after = raw.step(np.array([1, 1])).observation
+    for lane, seed in enumerate((3, 4)):
+        env = sys.modules["my_own_world"].Mine()
+        frames = [env.reset(seed=seed)[0], env.step(1)[0]]
+        for ours, theirs in zip((seen[lane], after[lane]), frames, strict=True):
+            plain = theirs.reshape(20, 30, -1)
+            for channel in range(3):
+                wanted = plain[..., min(channel, plain.shape[2] - 1)]
+                np.testing.assert_array_equal(ours[..., channel], wanted)
+    assert make_world(spec).reset([3]).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "said"),
+    [
+        (f"({PICTURE}, MultiDiscrete([2, 2]))", "MultiDiscrete"),
+        (f"({PICTURE}, Discrete(3, start=1))", "counted from 0"),
+        (f"({PICTURE}, Box(-np.inf, np.inf, (2,), np.float32))", "finite bounds"),
+        (f"({PICTURE}, Box(0, 9, (2,), np.int64))", "vector of floats"),
+        (f"({PICTURE}, Box(-1, 1, (2, 2), np.float32))", "vector of floats"),
+        ("(Box(-1, 1, (4,), np.float32), Discrete(2))", "AddRenderObservation"),
+        ("(Box(0, 1, (20, 30, 3), np.float32), Discrete(2))", "uint8"),
+        ("(Box(0, 255, (3, 20, 30), np.uint8), Discrete(2))", "colours last"),
+        (f"(Dict(a={PICTURE}), Discrete(2))", "Dict"),
+    ],
+)
+def test_other_spaces_are_refused_by_name(own, spaces, said):
+    with pytest.raises(UsageError) as caught:
+        make_world(own(spaces))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["reset", "step"])
+def test_what_fails_is_told_with_its_line(own, tmp_path, place):
+    spec = own(**{place: "{}['key']"})
+    lines = (tmp_path / "my_own_world.py").read_text().splitlines()
+    number = next(n for n, line in enumerate(lines, 1) if "['key']" in line)
+    with pytest.raises(UsageError) as caught:
+        world = make_world(spec)
+        world.reset([0])
+        world.step(np.array([0]))
+    assert place in caught.value.what
+    assert f"KeyError: 'key' (my_own_world.py, line {number})" in caught.value.why
+
+
+def test_other_frames_than_promised_are_bad_numbers(own):
+    with pytest.raises(NumbersBad, match="float64"):
+        make_world(own(reset="return np.zeros((20, 30, 3)), {}")).reset([0])
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "said"),
+    [
+        ("import not_installed_at_all", EnvironmentLacks, "not_installed_at_all"),
+        ("x = (", UsageError, "SyntaxError"),
+        ("1 / 0", UsageError, "line 1"),
+        ("pass", UsageError, "registers no environment 'Mine-v0'"),
+    ],
+)
+def test_a_module_that_cannot_be_used_says_why(own, text, kind, said):
+    with pytest.raises(kind) as caught:
+        make_world(own(text=text))
+    assert said in str(caught.value)
+
+
+def test_a_module_that_is_not_there_says_where_it_was_looked_for(own):
+    with pytest.raises(UsageError, match="not found") as caught:
+        make_world(WorldSpec(env="nobody_has_this:X-v0", engine="gymnasium"))
+    assert "folder in which wm is called" in caught.value.why
+    with pytest.raises(UsageError, match="not the name"):
+        make_world(WorldSpec(env="../x:X-v0", engine="gymnasium"))
