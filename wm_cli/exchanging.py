@@ -22,7 +22,7 @@ FormatArgument = Annotated[
 PlacesArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="PATH...",
+        metavar="PATH",
         help="A Minari data set (its folder, or the id of a local one), a folder of npz files, or "
         "films.",
     ),
