@@ -4,6 +4,7 @@ docs/own-data.md has the layout. Nothing is unpickled, and no array is unpacked 
 header was looked at.
 """
 
+import errno
 import hashlib
 import io
 import struct
@@ -34,7 +35,15 @@ from stages.artifacts.foreign import (
     flags_column,
     numbers_column,
 )
-from stages.artifacts.plain import MAX_SIZE, NUMBER, SIZE, listed, one_of, parse_record
+from stages.artifacts.plain import (
+    MAX_SIZE,
+    NUMBER,
+    SIZE,
+    exactly,
+    listed,
+    one_of,
+    parse_record,
+)
 from stages.contracts import ActionSpec
 from stages.errors import ArtifactDamaged, InputMissing, UsageError
 
@@ -60,10 +69,14 @@ _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _RULES = {
     "format": one_of(FORMAT),
     "format_version": SIZE,
-    "actions.kind": one_of("box", "choice"),
-    "actions.size": SIZE,
-    "actions.low": listed(NUMBER),
-    "actions.high": listed(NUMBER),
+    "actions": exactly(
+        {
+            "kind": one_of("box", "choice"),
+            "size": SIZE,
+            "low": listed(NUMBER),
+            "high": listed(NUMBER),
+        }
+    ),
 }
 
 
@@ -163,12 +176,23 @@ class Archive:
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
-        with explained("read", path):
+        with explained("read", path), _sought():
             yield
     except _BROKEN as error:
         raise ArtifactDamaged(
             f"{path.name} cannot be read as a NumPy archive.", why=f"{error}."
         ) from error
+
+
+@contextmanager
+def _sought() -> Iterator[None]:
+    """Say that it is the file's fault when it names a place before its own start."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise ValueError("it names a place outside of itself") from error
+        raise
 
 
 class NpzData:

@@ -36,6 +36,7 @@ from stages.artifacts.artifact import Artifact
 from stages.artifacts.episodes import EpisodeRecord, EpisodeShard, EpisodeShardWriter
 from stages.artifacts.latents import LatentRecord, LatentShard, latents_image
 from stages.artifacts.lock import StageLock
+from stages.artifacts.npz_data import NpzData
 from stages.artifacts.partial import Partial
 from stages.artifacts.scores import parse_log, read_csv
 from stages.artifacts.shards import Shard
@@ -87,6 +88,8 @@ def targets(folder: Path) -> dict[str, Target]:
         "latents": _shards(LatentShard, folder, _latent_images()),
         "found": _found(folder),
         "safetensors": _safetensors(),
+        "npz": _archives(folder),
+        "dataset.json": _told_data_sets(folder),
         "table": _tables(root),
         "result": Target(json_files(RESULT), lambda content: parse_result(content, source="r")),
         "horizon": _horizons(),
@@ -413,6 +416,49 @@ def _safetensors() -> Target:
 
     strategy = mutated_json(header).map(written).map(file_of) | mutated_bytes(content)
     return Target(strategy, unpack_tensors, examples=100)
+
+
+# -------------------------------------------------------------------------------- data of others
+
+ODD = {ExitCode.DAMAGED, ExitCode.USAGE, ExitCode.NUMBERS}
+
+
+def _archive() -> bytes:
+    content = io.BytesIO()
+    frames, steps = np.zeros((4, 5, 7, 3), np.uint8), np.zeros(3)
+    np.savez(content, observations=frames, actions=steps, rewards=steps, seed=np.int64(1))
+    return content.getvalue()
+
+
+def _archives(folder: Path) -> Target:
+    """An episode of others in a NumPy archive."""
+    place = folder / "npz"
+    place.mkdir()
+
+    def read(content: bytes) -> None:
+        (place / "a.npz").write_bytes(content)
+        data = NpzData(place, lambda: None)
+        data.seeds()
+        data.actions()
+        for _, reader in data.episodes(lambda frames, _: frames):
+            reader()
+
+    return Target(mutated_bytes(_archive()), read, ODD, examples=100)
+
+
+def _told_data_sets(folder: Path) -> Target:
+    """What a folder of archives says of its actions."""
+    place = folder / "told"
+    place.mkdir()
+    (place / "a.npz").write_bytes(_archive())
+    actions = {"kind": "box", "size": 1, "low": [-1.0], "high": [1]}
+    document = {"format": "wm-npz", "format_version": 1, "actions": actions}
+
+    def read(content: bytes) -> None:
+        (place / "dataset.json").write_bytes(content)
+        NpzData(place, lambda: None).actions()
+
+    return Target(json_files(document), read)
 
 
 # -------------------------------------------------------------------------- tables, logs, partials

@@ -32,6 +32,8 @@ READERS = (
     "latents",
     "found",
     "safetensors",
+    "npz",
+    "dataset.json",
     "table",
     "result",
     "horizon",
