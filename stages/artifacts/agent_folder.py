@@ -18,8 +18,8 @@ from stages.artifacts.disk import (
     sync_folder,
     write_file,
 )
+from stages.artifacts.folders import MANIFEST
 from stages.artifacts.manifest import (
-    MANIFEST,
     MANIFEST_DIGEST,
     Certificate,
     FileEntry,
