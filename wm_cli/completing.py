@@ -52,7 +52,7 @@ def answering_bash() -> Iterator[None]:
         try:
             yield
         finally:
-            screen.write("".join(line[cut:] + "\n" for line in told.getvalue().split()))
+            screen.write("".join(line[cut:] + "\n" for line in told.getvalue().splitlines()))
 
 
 def _joined(pieces: Sequence[str]) -> Words:
@@ -135,7 +135,9 @@ def changes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
         choices = row.limits.split(" | ") if " | " in row.limits else []
         choices = choices or (["true", "false"] if row.type == "true or false" else [])
         if equals or row.key == key:
-            yield from (f"{row.key}={choice}" for choice in choices or [row.default])
+            yield from (
+                f"{row.key}={choice}" for choice in choices or [row.default.replace(" ", "")]
+            )
         yield from [] if equals else [f"{row.key}="]
 
 

@@ -50,8 +50,8 @@ def _number(value: float, column: str) -> str:
         return size(value)
     if is_seconds(column):
         return duration(value)
-    if isinstance(value, int):
-        return f"{value:,}"
+    if column == "seed":  # a name, to be typed again
+        return str(value)
     return number_text(value) if math.isfinite(value) else str(value)
 
 
