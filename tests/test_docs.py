@@ -251,7 +251,7 @@ def test_the_guides_commands_run(sandbox, micro_workspace, name):
         env=environment(PATH=path, PYTHONPATH=str(sandbox)),
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
     told = done.stdout + done.stderr
