@@ -194,8 +194,8 @@ def _print_table(screen: Console, table: Table) -> None:
     columns = tuple(table.columns[i] for i in beside)
     rows = [tuple(row[i] for i in beside) for row in table.rows]
     screen.print()
-    screen.print(Text(table.title, style="bold"), soft_wrap=True)
-    if len(columns) > 1:
+    screen.print(Text(printable(table.title), style="bold"), soft_wrap=True)
+    if len(columns) > 1 or not below:
         _lay(screen, _fitting(screen, columns, rows))
     for row in table.rows:
         texts = [printable(str(row[i])) for i in below if row[i]]

@@ -9,10 +9,10 @@ from stages import PLAY, Stage, stage_writing
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.manifest import Manifest
 from stages.artifacts.summaries import AGENTS, STAND_INS
-from stages.artifacts.workspace import Workspace
-from stages.errors import StageError
+from stages.artifacts.workspace import KINDS, Workspace
+from stages.errors import StageError, UsageError
 from stages.pipeline import Request, job_of, sections, settle, verb
-from stages.settings.recipes import Recipe, load_recipe
+from stages.settings.recipes import Recipe, available, load_recipe
 from stages.settings.resolve import SEED, resolve
 from stages.settings.values import value_text
 
@@ -61,6 +61,9 @@ def again(workspace: Workspace | None, artifact: Artifact) -> Again:
         command = f"wm export agent {quote(str(artifact.path))}{source} --force"
         return Again(command, "In the workspace that it came from.")
     stage = stage_writing(artifact.kind)
+    strange = [p.id for p in artifact.manifest.parents if p.kind not in (*KINDS, AGENTS)]
+    if strange:
+        return Again("", f"It cannot be made again: {strange[0]} is of no kind that is known.")
     try:
         return _planned(workspace, artifact, stage)
     except StageError as error:
@@ -125,11 +128,16 @@ def _unlike(
         if not isinstance(values, Mapping) or section not in usual:
             continue
         for name, value in values.items():
-            if name not in usual[section]:
+            if name not in usual[section] or not _is_setting(value):
                 continue
             other = usual[section][name]
             if other not in (value, AUTO):
                 yield Difference(f"{section}.{name}", _text(value), _text(other))
+
+
+def _is_setting(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    return all(isinstance(item, str | int | float) for item in items)
 
 
 def _text(value: Any) -> str:
@@ -141,4 +149,6 @@ def _recipe(workspace: Workspace | None, manifest: Manifest) -> Recipe:
     stored = workspace.settings() if workspace else None
     if stored is not None and stored["recipe"]["name"] == manifest.recipe:
         return Recipe(**stored["recipe"])
+    if manifest.recipe not in available():  # a manifest may come from anywhere: it names no file
+        raise UsageError(f"the recipe {manifest.recipe!r} is not shipped.")
     return load_recipe(manifest.recipe)
