@@ -233,6 +233,8 @@ def small(line: str) -> str:
     """The same command on the smallest pipeline there is, and on one seed that is made already."""
     tiny = " ".join(["--preset debug", *settings(*MICRO)])
     line = re.sub(r"--preset \S+", tiny, line)
+    if line.startswith("wm doctor"):  # what this machine lacks is no matter of the page
+        line += " || [ $? = 6 ]"
     return line.replace("seed in 0 1 2", "seed in 7").replace("seed-0", "seed-7")
 
 
