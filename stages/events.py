@@ -7,6 +7,13 @@ from typing import Protocol
 Scalar = str | int | float | bool | None
 
 
+def number_text(value: float) -> str:
+    """A finite number for people: `1,234,567`, `-25.17`, `0.0042`, `0.1`."""
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
 @dataclass(frozen=True)
 class Advanced:
     """`done` of `total` units of work are finished; `latest` is the newest loss or score."""

@@ -99,7 +99,7 @@ def _summed_up(prepared: Prepared, reports: Sequence[Report], made: Made) -> Rep
     last, several = reports[-1], len(made) > 1
     num_stages = len(reports) // len(made)
     rows = [
-        (r.command, *([1 + n // num_stages] if several else []), _state(r), r.path)
+        (r.command, *([1 + n // num_stages] if several else []), _state(r), r.artifact)
         for n, r in enumerate(reports)
     ]
     columns = ("stage", *(["round"] if several else []), "state", "artifact")

@@ -128,7 +128,7 @@ def _train(
         },
         device=str(session.device),
         threads=session.threads,
-        notes=(f"Originals above reconstructions: {PICTURE}",),
+        notes=(f"{PICTURE} has originals above reconstructions; `wm show` prints its path.",),
     )
 
 

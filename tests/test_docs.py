@@ -1,5 +1,6 @@
 """What README.md and ARCHITECTURE.md name exists, and the README's commands run."""
 
+import json
 import os
 import re
 import shutil
@@ -9,16 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, copied, environment, wm
+from command_line import KINDS, MICRO, ROOT, copied, environment, settings, wm
 
-PAGES = (
-    "README.md",
-    "ARCHITECTURE.md",
-    "CONTRIBUTING.md",
-    "docs/reliability.md",
-    "docs/own-data.md",
-    "docs/own-environment.md",
-)
+from stages.events import number_text
+
+GUIDES = ("docs/tutorial.md", "docs/resume.md", "docs/headless.md", "docs/seeds.md")
+OWN = ("docs/own-data.md", "docs/own-environment.md")
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md", *GUIDES, *OWN)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = {"console", "bash", "sh", "shell"}
 OURS = re.compile(r"^(?:xvfb-run (?:-\w+ )*)?(wm|make)\b")
@@ -206,6 +204,108 @@ def workspace_of(line: str) -> str | None:
     found = re.search(r"(?:-w|--workspace)[ =](\S+)", line)
     return found[1] if found else "data/workspaces/default"
 
+
+# ------------------------------------------------------- the guides' commands, run as they stand
+
+# Until the run to be killed has begun to record and is not done with it.
+WAIT_FOR_WORK = (
+    "for _ in $(seq 600); do ls data/workspaces/resume/rollouts/.partial-*/shard-*.h5 "
+    "> /dev/null 2>&1 && break; sleep 0.1; done"
+)
+
+
+def script_of(page: Page) -> str:
+    """All console lines of a guide as one script, small; what is left running is waited for."""
+    lines = []
+    for language, block in FENCE.findall(page.text):
+        if language == "console":
+            lines += [line.removeprefix("$ ") for line in block.splitlines()]
+    script: list[str] = []
+    for line in lines:
+        script.append(WAIT_FOR_WORK if line.startswith("sleep") else small(line))
+        if line.startswith("nohup"):
+            script.append("wait")
+        if line.startswith("kill"):
+            script.append('code=0; wait $! || code=$?; echo "killed: $code"')
+    return "\n".join(script)
+
+
+def small(line: str) -> str:
+    """The same command on the smallest pipeline there is, and on one seed that is made already."""
+    tiny = " ".join(["--preset debug", *settings(*MICRO)])
+    line = re.sub(r"--preset \S+", tiny, line)
+    if line.startswith("wm doctor"):  # what this machine lacks is no matter of the page
+        line += " || [ $? = 6 ]"
+    return line.replace("seed in 0 1 2", "seed in 7").replace("seed-0", "seed-7")
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize("name", GUIDES)
+def test_the_guides_commands_run(sandbox, micro_workspace, name):
+    """Each page from its first command to its last; only the tutorial and a kill begin anew."""
+    if "seeds" in name:
+        copied(micro_workspace, sandbox / "data/workspaces/seed-7")
+    if "headless" in name:
+        copied(micro_workspace, sandbox / "data/workspaces/server")
+    path = os.pathsep.join([str(sandbox / ".venv" / "bin"), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", f"set -eo pipefail\n{script_of(Page(name))}"],
+        cwd=sandbox,
+        env=environment(PATH=path, PYTHONPATH=str(sandbox)),
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    assert "\x1b" not in told
+    CHECKS[name](sandbox, told)
+
+
+def check_tutorial(folder: Path, told: str) -> None:
+    made = folder / "data/workspaces/tutorial"
+    assert all((made / kind / "0001/manifest.json").exists() for kind in KINDS)
+    assert {"recorded.mp4", "dream.mp4"} <= {path.name for path in folder.iterdir()}
+    assert (folder / "data/agents/mine/manifest.json").exists()
+    assert str(made / "vision/0001/reconstructions.png") in told
+    assert "Everything is up to date." in told
+
+
+def check_resumed(folder: Path, told: str) -> None:
+    assert "killed: 137" in told, "it was over before it was killed"
+    _, after = told.split("killed: 137")
+    assert "unfinished work" in after
+    assert "Resuming rollout" in told
+    made = folder / "data/workspaces/resume"
+    assert all((made / kind / "0001/manifest.json").exists() for kind in KINDS)
+    assert not list(made.glob("*/.partial-*"))
+
+
+def check_headless(folder: Path, told: str) -> None:
+    assert {"drive.mp4", "dream.mp4"} <= {path.name for path in folder.iterdir()}
+    log = (folder / "run.log").read_text()
+    assert "up to date" in log
+    assert all(line.isprintable() for line in log.splitlines()), "a log has no control characters"
+    assert "evaluations/0001" in told.splitlines(), "of the JSON"
+
+
+def check_seeds(folder: Path, told: str) -> None:
+    assert (folder / "data/workspaces/seed-7/control/0002/manifest.json").exists()
+    scores = folder / "data/workspaces/seed-7/evaluations/0001/scores.json"
+    mean = json.loads(scores.read_text())["agent"]["mean"]
+    assert re.search(rf"^mean +{re.escape(number_text(mean))}$", told, re.MULTILINE)
+    evaluated = json.loads(
+        (folder / "data/workspaces/seed-7/evaluations/0002/manifest.json").read_text()
+    )
+    assert "control/0002" in [parent["id"] for parent in evaluated["parents"]]
+
+
+CHECKS = dict(
+    zip(GUIDES, (check_tutorial, check_resumed, check_headless, check_seeds), strict=True)
+)
+
+# ----------------------------------------------------------------------- the README's commands, run
 
 UNTRIED = re.compile(r"^make (?:test|setup|setup-dev|lint|types|contracts|quicktest|format)\b")
 

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-import typer.rich_utils
 from typer.core import TyperGroup
 from typer.main import get_command
 
 from stages.errors import UsageError
 from stages.events import Monitor, Report
 from wm_cli.__main__ import main
+from wm_cli.completing import answering_bash, is_completing
 from wm_cli.exchanging import exchange
+from wm_cli.helping import tidied
 from wm_cli.hints import command_of, usage_error
 from wm_cli.inspecting import inspect
 from wm_cli.options import (
@@ -27,11 +28,9 @@ from wm_cli.options import (
     RoundsOption,
     StageOptions,
     YesOption,
-    taking,
 )
-from wm_cli.question import may_remove
-from wm_cli.render import show_error
 from wm_cli.session import carry_out
+from wm_cli.taking import taking
 
 if TYPE_CHECKING:
     from stages.pipeline import Prepared
@@ -53,12 +52,17 @@ app = typer.Typer(
 
 def run(words: Sequence[str]) -> int:
     """Run the command line in `words` and return its exit code."""
-    if os.environ.get("NO_COLOR"):
-        typer.rich_utils.COLOR_SYSTEM = None  # its help would still be bold
-    group = cast(TyperGroup, get_command(app))
+    group = tidied(cast(TyperGroup, get_command(app)))
+    if os.environ.get("NO_COLOR") and not is_completing():
+        from typer import rich_utils
+
+        rich_utils.COLOR_SYSTEM = None  # its help would still be bold
     try:
-        return group.main(list(words), prog_name="wm", standalone_mode=False) or 0
+        with answering_bash():
+            return group.main(list(words), prog_name="wm", standalone_mode=False) or 0
     except typer.TyperException as error:
+        from wm_cli.render import show_error
+
         command = command_of(error, words, group.commands)
         show_error(command, usage_error(error, words, group.commands))
         return error.exit_code
@@ -175,6 +179,7 @@ def clean(options: PlaceOptions, yes: YesOption = False) -> None:
         from stages.artifacts.workspace import Workspace
         from stages.clean import clean, untouched
         from stages.inspection.leftovers import leftovers
+        from wm_cli.question import may_remove
 
         workspace = Workspace.open(options.workspace)
         found = leftovers(workspace)

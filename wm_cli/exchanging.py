@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 import typer
 
 from stages.events import Monitor, Report
-from wm_cli.options import PlaceOptions, SettingOptions, taking
+from wm_cli import completing
+from wm_cli.options import PlaceOptions, SettingOptions
 from wm_cli.session import carry_out
+from wm_cli.taking import taking
 
 __all__ = ["exchange"]
 
@@ -40,6 +42,7 @@ SourceOption = Annotated[
         "--from",
         metavar="ID",
         help="Take this controller, or these recorded episodes, instead of the newest.",
+        autocompletion=completing.parents,
     ),
 ]
 ReplaceOption = Annotated[

@@ -9,12 +9,13 @@ from wm_cli.options import (
     IdsArgument,
     PlaceOptions,
     PlayArgument,
-    PlayOptions,
     RowsArgument,
     SettingOptions,
-    taking,
+    ShownArgument,
 )
+from wm_cli.playing.options import PlayOptions
 from wm_cli.session import carry_out
+from wm_cli.taking import taking
 
 __all__ = ["inspect"]
 
@@ -49,6 +50,19 @@ def status(options: SettingOptions) -> None:
         return status(look(options.workspace, options.request(), progress=monitor))
 
     carry_out("status", options, work)
+
+
+@inspect.command("show", epilog="Example: wm show vision/0001", rich_help_panel=INSPECT)
+@taking(PlaceOptions)
+def show(options: PlaceOptions, what: ShownArgument) -> None:
+    """Show one artifact: what it is, from what, its numbers, its pictures, how to make it again."""
+
+    def work(_monitor: Monitor) -> Report:
+        from stages.inspection.showing import show
+
+        return show(options.workspace, what)
+
+    carry_out("show", options, work)
 
 
 @inspect.command("verify", epilog="Example: wm verify vision/0001", rich_help_panel=INSPECT)

@@ -1,22 +1,20 @@
 """The options that commands share: records whose fields are the options."""
 
-import functools
-import inspect
-import typing
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from wm_cli import completing
 
 if TYPE_CHECKING:
     from stages.pipeline import Request
 
-DEFAULT_WORKSPACE = Path("data/workspaces/default")
+SETTINGS = "Settings, inherited from the workspace when left out"
+RUNNING = "How to run"
 OUTPUT = "Output"
 
-Options = TypeVar("Options", bound="OutputOptions")
 EpisodesOption = Annotated[
     int | None,
     typer.Option("--episodes", metavar="N", min=1, help="Episodes, for this command only."),
@@ -55,18 +53,37 @@ ForesightOption = Annotated[
     ),
 ]
 PlayArgument = Annotated[
-    str, typer.Argument(metavar="WHAT", help="world, dream, or an id such as rollouts/0001.")
+    str,
+    typer.Argument(
+        metavar="WHAT",
+        help="world, dream, or an id such as rollouts/0001.",
+        autocompletion=completing.scenes,
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", metavar="", help="Remove without asking.")]
 IdsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ID", help="Artifacts such as vision/0001; all when left out."),
+    typer.Argument(
+        metavar="ID",
+        help="Artifacts such as vision/0001; all when left out.",
+        autocompletion=completing.ids,
+    ),
 ]
-
-
+ShownArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="An artifact such as vision/0001, or the folder of one or of a packed agent.",
+        autocompletion=completing.ids,
+    ),
+]
 RowsArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ROW", help="Rows such as rollout or train-vision; all when left out."),
+    typer.Argument(
+        metavar="ROW",
+        help="Rows such as rollout or train-vision; all when left out.",
+        autocompletion=completing.bench_rows,
+    ),
 ]
 QuickOption = Annotated[
     bool, typer.Option("--quick", metavar="", help="Under a minute: smaller laps, fewer rounds.")
@@ -80,9 +97,13 @@ MemoryOption = Annotated[
     ),
 ]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-DEVICE = typer.Option("--device", help="Where networks are trained.")
+DEVICE = typer.Option("--device", help="Where networks are trained.", rich_help_panel=RUNNING)
 WORKERS = typer.Option(
-    "--workers", metavar="N", min=1, help="Worker processes; as many as cores when left out."
+    "--workers",
+    metavar="N",
+    min=1,
+    help="Worker processes; as many as cores when left out.",
+    rich_help_panel=RUNNING,
 )
 
 
@@ -130,7 +151,7 @@ class PlaceOptions(OutputOptions):
             envvar="WM_WORKSPACE",
             help="Folder with the artifacts of one experiment.",
         ),
-    ] = DEFAULT_WORKSPACE
+    ] = completing.DEFAULT_PLACE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,22 +163,40 @@ class SettingOptions(PlaceOptions):
         typer.Option(
             "--recipe",
             metavar="NAME|FILE",
-            help="A shipped recipe or a TOML file; at first carracing.",
+            rich_help_panel=SETTINGS,
+            help="carracing, doom, breakout or a TOML file; at first carracing.",
+            autocompletion=completing.recipes,
         ),
     ] = None
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset", metavar="NAME", help="debug, quick, hour or paper; at first quick."
+            "--preset",
+            metavar="NAME",
+            rich_help_panel=SETTINGS,
+            help="How long and how large: debug, quick, hour ...; at first quick.",
+            autocompletion=completing.presets,
         ),
     ] = None
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. Repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            rich_help_panel=SETTINGS,
+            help="Change one setting; `wm config` lists them. Repeatable.",
+            autocompletion=completing.changes,
+        ),
     ] = None
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", min=0, help="Root of all randomness."),
+        typer.Option(
+            "--seed",
+            metavar="N",
+            min=0,
+            rich_help_panel=SETTINGS,
+            help="Root of all randomness; at first 0.",
+        ),
     ] = None
 
     def request(self, named: dict[str, Any] | None = None) -> "Request":
@@ -182,8 +221,10 @@ class StageOptions(SettingOptions):
         typer.Option(
             "--from",
             metavar="ID",
+            rich_help_panel=RUNNING,
             help="Read this artifact instead of the newest; one of the kind that the command makes "
             "is where training starts. Repeatable.",
+            autocompletion=completing.parents,
         ),
     ] = None
     device: Annotated[Device, DEVICE] = "auto"
@@ -211,7 +252,10 @@ class StageOptions(SettingOptions):
     force: Annotated[
         bool,
         typer.Option(
-            "--force", metavar="", help="Make another artifact although one is up to date."
+            "--force",
+            metavar="",
+            rich_help_panel=RUNNING,
+            help="Make another artifact although one is up to date.",
         ),
     ] = False
 
@@ -238,93 +282,3 @@ class StageOptions(SettingOptions):
                 stall_seconds=self.stall_seconds,
             ),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlayOptions(SettingOptions):
-    """Who plays, in front of whom, and what is kept of it."""
-
-    parents: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--from",
-            metavar="ID",
-            help="Play with this vision, memory or control instead of the newest. Repeatable.",
-        ),
-    ] = None
-    agent: Annotated[
-        Path | None,
-        typer.Option("--agent", metavar="DIR", help="Let this packed agent drive and see."),
-    ] = None
-    driver: Annotated[
-        Literal["keyboard", "agent", "random"] | None,
-        typer.Option(
-            "--driver", help="Who drives at first; for a film the agent, if there is one."
-        ),
-    ] = None
-    record: Annotated[
-        Path | None,
-        typer.Option("--record", metavar="FILE.mp4", help="Make a film instead; needs no display."),
-    ] = None
-    episodes: Annotated[
-        int | None,
-        typer.Option(
-            "--episodes", metavar="N", min=1, help="Leave after N; a film has 1 when left out."
-        ),
-    ] = None
-    save: Annotated[
-        Literal["ask", "all"] | None,
-        typer.Option("--save", help="Ask after each episode whether to keep it, or keep all."),
-    ] = None
-    terminal: Annotated[
-        bool,
-        typer.Option("--terminal", metavar="", help="In the terminal although there is a display."),
-    ] = False
-    force: Annotated[
-        bool, typer.Option("--force", metavar="", help="Replace a film that is there already.")
-    ] = False
-
-    def request(self, named: dict[str, Any] | None = None) -> "Request":
-        """What these options ask of the pipeline."""
-        from dataclasses import replace
-
-        parents = tuple(self.parents or ())
-        return replace(super().request(named), parents=parents, agent=self.agent)
-
-
-def taking(
-    record: type[Options],
-) -> Callable[[Callable[Concatenate[Options, ...], None]], Callable[..., None]]:
-    """Give a command one option per field of `record`; it receives them as its first argument."""
-
-    def decorate(command: Callable[Concatenate[Options, ...], None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def flat(**given: Any) -> None:
-            shared = {field.name: given.pop(field.name) for field in fields(record)}
-            command(record(**shared), **given)
-
-        parameters = [*_own_parameters(command), *_field_parameters(record)]
-        flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        flat.__annotations__ = {each.name: each.annotation for each in parameters}
-        return flat
-
-    return decorate
-
-
-def _own_parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
-    """The parameters of a command after the record, as keywords."""
-    _, *own = inspect.signature(command, eval_str=True).parameters.values()
-    return [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own]
-
-
-def _field_parameters(record: type[Any]) -> list[inspect.Parameter]:
-    hints = typing.get_type_hints(record, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(record)
-    ]

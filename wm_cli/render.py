@@ -5,11 +5,12 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table as RichTable
@@ -19,7 +20,8 @@ from stages.errors import ExitCode, Interrupted, StageError
 from stages.events import Report, Scalar, Table
 from wm_cli.wording import cell, is_bytes, is_seconds, printable
 
-BELOW = ("because", "fix", "used")  # columns of sentences and commands, shown below their table
+BELOW = ("because", "fix", "used", "path")  # sentences, commands, paths: shown below their table
+UNFOLDED = 10_000  # columns of a pipe: nothing in it is folded, so that a line can be searched
 STATE_STYLES = {  # cells of columns named "state"
     "fresh": "green",
     "ok": "green",
@@ -41,8 +43,11 @@ STATE_STYLES = {  # cells of columns named "state"
 def console(*, stderr: bool = False) -> Console:
     """A console for one stream; text is never taken for markup, colours only where wanted."""
     coloured = not os.environ.get("NO_COLOR")
+    stream = sys.stderr if stderr else sys.stdout
+    asked = os.environ.get("COLUMNS", "").isdigit()
     return Console(
         stderr=stderr,
+        width=None if stream.isatty() or asked else UNFOLDED,
         markup=False,
         emoji=False,
         highlight=False,
@@ -76,14 +81,21 @@ def show_report(report: Report, *, as_json: bool) -> None:
     if report.artifact or report.path:
         _print_headline(screen, report)
     if report.summary:
-        screen.print(Padding(_summary_grid(report.summary), (0, 0, 0, 2)))
+        _lay(screen, Padding(_summary_grid(report.summary), (0, 0, 0, 2), expand=False))
     for table in report.tables:
         if "meaning" in table.columns:
             _print_glossary(screen, table)
         else:
             _print_table(screen, table)
+    if report.tables and report.notes:
+        screen.print()
     for note in report.notes:
-        screen.print(Text(printable(note)))
+        screen.print(Text(printable(note)), soft_wrap=_is_pasted(note))
+
+
+def _is_pasted(note: str) -> bool:
+    """Whether a note holds a path or a command, which would be cut in two where it is folded."""
+    return "/" in note or "wm " in note
 
 
 def show_proposal(table: Table) -> None:
@@ -182,11 +194,38 @@ def _print_table(screen: Console, table: Table) -> None:
     columns = tuple(table.columns[i] for i in beside)
     rows = [tuple(row[i] for i in beside) for row in table.rows]
     screen.print()
-    screen.print(_rich_table(Table(table.title, columns, rows)))
+    screen.print(Text(printable(table.title), style="bold"), soft_wrap=True)
+    if len(columns) > 1 or not below:
+        _lay(screen, _fitting(screen, columns, rows))
     for row in table.rows:
         texts = [printable(str(row[i])) for i in below if row[i]]
         if texts:
             screen.print(Text(f"  {row[0]}: {' '.join(texts)}"), soft_wrap=True)
+
+
+def _lay(screen: Console, drawn: RenderableType) -> None:
+    """Print what has columns; in a pipe without the blanks that would fill them up."""
+    if screen.is_terminal:
+        screen.print(drawn)
+        return
+    with screen.capture() as caught:
+        screen.print(drawn)
+    lines = (line.rstrip() for line in caught.get().splitlines())
+    screen.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def _fitting(
+    screen: Console, columns: Sequence[str], rows: Sequence[tuple[Scalar, ...]]
+) -> RichTable:
+    """The table as it is; on a narrow screen lists in it have a line per item."""
+    wide = _rich_table(columns, rows)
+    unbounded = screen.options.update(width=UNFOLDED)
+    if Measurement.get(screen, unbounded, wide).maximum <= screen.width:
+        return wide
+    broken = [
+        tuple(v.replace(", ", ",\n") if isinstance(v, str) else v for v in row) for row in rows
+    ]
+    return _rich_table(columns, broken)
 
 
 def _print_glossary(screen: Console, table: Table) -> None:
@@ -203,18 +242,14 @@ def _print_glossary(screen: Console, table: Table) -> None:
         line.stylize("bold", 0, len(cells[0]))
         line.rstrip()
         screen.print(line, soft_wrap=True)
-        screen.print(Padding(Text(printable(str(row[-1])), style="dim"), (0, 0, 0, 4)))
+        meaning = Text(printable(str(row[-1])), style="dim")
+        _lay(screen, Padding(meaning, (0, 0, 0, 4), expand=False))
 
 
-def _rich_table(table: Table) -> RichTable:
-    drawn = RichTable(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for position, column in enumerate(table.columns):
-        values = [row[position] for row in table.rows]
+def _rich_table(columns: Sequence[str], rows: Sequence[tuple[Scalar, ...]]) -> RichTable:
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for position, column in enumerate(columns):
+        values = [row[position] for row in rows]
         numbers = any(_is_number(value) for value in values)
         drawn.add_column(
             Text(_heading(column)),
@@ -222,9 +257,14 @@ def _rich_table(table: Table) -> RichTable:
             overflow="fold",
             no_wrap=position == 0,
         )
-    for row in table.rows:
-        drawn.add_row(*(_styled(v, c) for v, c in zip(row, table.columns, strict=True)))
+    for row in rows:
+        drawn.add_row(*(_styled(v, _unit(c, row)) for v, c in zip(row, columns, strict=True)))
     return drawn
+
+
+def _unit(column: str, row: tuple[Scalar, ...]) -> str:
+    """What decides how a cell is written: its column, or in a list of numbers the number's name."""
+    return str(row[0]).rpartition(".")[2] if column == "value" else column
 
 
 def _styled(value: Scalar, column: str) -> Text:

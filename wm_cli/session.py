@@ -8,8 +8,6 @@ import typer
 from stages.errors import StageError, StopNow
 from stages.events import Monitor, Report
 from wm_cli.options import OutputOptions
-from wm_cli.progress import ScreenMonitor
-from wm_cli.render import console, reserved_stdout, show_error, show_report
 from wm_cli.signals import Stopper
 
 Work = Callable[[Monitor], Report]
@@ -26,6 +24,8 @@ def carry_out(command: str, options: OutputOptions, work: Work) -> None:
 
 
 def _carried_out(command: str, options: OutputOptions, work: Work, stopper: Stopper) -> int:
+    from wm_cli.render import show_error, show_report  # rich is not loaded where Tab is answered
+
     try:
         report = _monitored(command, work, stopper)
         show_report(report, as_json=options.as_json)
@@ -41,6 +41,9 @@ def _carried_out(command: str, options: OutputOptions, work: Work, stopper: Stop
 
 
 def _monitored(command: str, work: Work, stopper: Stopper) -> Report:
+    from wm_cli.progress import ScreenMonitor
+    from wm_cli.render import console, reserved_stdout
+
     screen = console(stderr=True)
     with reserved_stdout(), ScreenMonitor(command, console=screen, stopper=stopper) as monitor:
         return work(monitor)

@@ -2,7 +2,7 @@
 
 import math
 
-from stages.events import Scalar
+from stages.events import Scalar, number_text
 
 _SIZES = ("B", "kB", "MB", "GB", "TB")
 
@@ -50,9 +50,9 @@ def _number(value: float, column: str) -> str:
         return size(value)
     if is_seconds(column):
         return duration(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4g}" if math.isfinite(value) else str(value)
+    if column == "seed":  # a name, to be typed again
+        return str(value)
+    return number_text(value) if math.isfinite(value) else str(value)
 
 
 def is_bytes(column: str) -> bool:

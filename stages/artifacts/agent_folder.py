@@ -11,8 +11,8 @@ from stages.artifacts.disk import (
     explained,
     write_file,
 )
+from stages.artifacts.folders import MANIFEST
 from stages.artifacts.manifest import (
-    MANIFEST,
     MANIFEST_DIGEST,
     Certificate,
     FileEntry,

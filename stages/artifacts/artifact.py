@@ -1,6 +1,5 @@
 """An artifact: a numbered folder that is complete, immutable, and checked before it is used."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,8 +7,8 @@ from pathlib import Path
 
 from stages import PLAY, stage_writing
 from stages.artifacts.disk import digest_file, explained, plain_size, read_file
+from stages.artifacts.folders import MANIFEST, artifact_id
 from stages.artifacts.manifest import (
-    MANIFEST,
     MANIFEST_DIGEST,
     MANIFEST_LIMIT,
     FileEntry,
@@ -20,7 +19,6 @@ from stages.artifacts.manifest import (
 from stages.artifacts.summaries import AGENTS, check_told
 from stages.errors import ArtifactDamaged, InputMissing, StageError
 
-_NUMBER = re.compile(r"\d{4,9}")
 _checked: set[tuple[Path, int, int, str]] = set()  # path, size, time, sha256 seen by this process
 
 
@@ -145,11 +143,6 @@ def repairable(fix: str) -> Iterator[None]:
         raise
 
 
-def artifact_id(kind: str, number: int) -> str:
-    """The id of an artifact, such as "vision/0001"."""
-    return f"{kind}/{number:04d}"
-
-
 def remedy(kind: str) -> str:
     """The sentence with the command that makes an artifact of this kind again."""
     if kind == AGENTS:
@@ -157,29 +150,6 @@ def remedy(kind: str) -> str:
     if kind == PLAY.writes:
         return "Put it back, or remove its folder: what somebody played cannot be made again."
     return f"Make it again: wm {stage_writing(kind).name} --force"
-
-
-def bare_folders(folder: Path) -> list[Path]:
-    """Numbered folders without a manifest: no artifacts, though somebody may miss one."""
-    return [path for path in _numbered(folder) if not (path / MANIFEST).exists()]
-
-
-def complete_folders(folder: Path) -> list[Path]:
-    """The artifacts in a kind's folder, by number; one without a manifest is none."""
-    return [path for path in _numbered(folder) if (path / MANIFEST).exists()]
-
-
-def next_number(folder: Path) -> int:
-    """The number after the highest in use, by an artifact or by anything else."""
-    taken = _numbered(folder)
-    return int(taken[-1].name) + 1 if taken else 1
-
-
-def _numbered(folder: Path) -> list[Path]:
-    with explained("list", folder):
-        entries = list(folder.iterdir()) if folder.is_dir() else []
-    found = [path for path in entries if _NUMBER.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name))
 
 
 def load_manifest(path: Path, name: str) -> Manifest:

@@ -7,12 +7,12 @@ from typing import Any
 
 from stages.artifacts.canonical import readable_json
 from stages.artifacts.disk import digest_bytes
+from stages.artifacts.folders import MANIFEST
 from stages.artifacts.plain import parse_json
 from stages.errors import ArtifactDamaged
 
 FORMAT = "wm-artifact"
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 MANIFEST_DIGEST = "manifest.sha256"
 MANIFEST_LIMIT = 16 * 2**20  # bytes; bounded before it is parsed
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from stages.artifacts.artifact import Artifact, artifact_id, next_number, repairable
+from stages.artifacts.artifact import Artifact, repairable
 from stages.artifacts.canonical import canonical_json
 from stages.artifacts.disk import (
     make_folder,
@@ -18,9 +18,9 @@ from stages.artifacts.disk import (
     sync_folder,
     write_file,
 )
+from stages.artifacts.folders import MANIFEST, artifact_id, next_number
 from stages.artifacts.lock import StageLock
 from stages.artifacts.manifest import (
-    MANIFEST,
     MANIFEST_DIGEST,
     MANIFEST_LIMIT,
     Certificate,

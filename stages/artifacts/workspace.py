@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages import PLAY, STAGES, stage_writing
-from stages.artifacts.artifact import (
-    Artifact,
-    artifact_id,
-    bare_folders,
-    complete_folders,
-    repairable,
-)
+from stages.artifacts.artifact import Artifact, repairable
 from stages.artifacts.disk import (
     explained,
     make_folder,
@@ -22,6 +16,7 @@ from stages.artifacts.disk import (
     remove_stale_temporaries,
     write_file,
 )
+from stages.artifacts.folders import artifact_id, bare_folders, complete_folders
 from stages.artifacts.lock import StageLock
 from stages.artifacts.manifest import MANIFEST_LIMIT, ParentRef
 from stages.artifacts.partial import PARTIAL, PREFIX, Partial, partial_path

@@ -11,8 +11,9 @@ from shlex import quote
 from stages import PLAY, stage_writing
 from stages.artifacts.artifact import Artifact, load_manifest
 from stages.artifacts.disk import TEMPORARY, explained, is_alive
+from stages.artifacts.folders import MANIFEST
 from stages.artifacts.lock import StageLock
-from stages.artifacts.manifest import MANIFEST, is_payload_name
+from stages.artifacts.manifest import is_payload_name
 from stages.artifacts.partial import PARTIAL, partial_path
 from stages.artifacts.state import STARTS, STATE, recorded_in
 from stages.artifacts.workspace import KINDS, VIDEOS, Workspace

@@ -11,7 +11,7 @@ from stages.artifacts.manifest import is_payload_name
 from stages.artifacts.state import STATE
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.errors import StageError
-from stages.events import Monitor, Noted, Report, Scalar, Table
+from stages.events import Monitor, Noted, Report, Scalar, Table, number_text
 from stages.inspection.expectations import Expectation, expectations, visitor
 from stages.inspection.lineage import rounds_of
 from stages.pipeline import Prepared, Request, family_stages, job_of, settle
@@ -221,12 +221,8 @@ def _numbers(artifact: Artifact) -> str | None:
     names = [name for name in TELLING.get(artifact.kind, ()) if name in summary]
     names = list(dict.fromkeys([*names, *summary]))
     values = {name: summary[name] for name in names if type(summary[name]) in (int, float)}
-    shown = [f"{name.replace('_', ' ')} {_short(value)}" for name, value in values.items()]
+    shown = [f"{name.replace('_', ' ')} {number_text(value)}" for name, value in values.items()]
     return ", ".join(shown[:NUM_NUMBERS]) or None
-
-
-def _short(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 def num_bytes(artifact: Artifact) -> int:

@@ -8,7 +8,7 @@ import sys
 import unicodedata
 
 import pytest
-from cli_process import ROOT, environment
+from cli_process import ROOT, TINY, environment
 
 HEAVY = ("torch", "gymnasium", "h5py", "cma", "envpool", "ale_py", "pygame")
 
@@ -83,14 +83,26 @@ def look_lightly(workspace):
     assert told.stderr.endswith("[0, []]")
 
 
-@pytest.mark.parametrize("command", ["status", "verify", "config"])
-def test_json_is_alone_on_stdout(wm, recorded, command):
-    answer = wm(command, "-w", recorded, "--json")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rollout", *TINY),
+        ("status",),
+        ("show", "rollouts/0001"),
+        ("verify",),
+        ("config",),
+        ("clean", "--yes"),
+    ],
+)
+def test_json_is_one_object_alone_on_stdout(wm, recorded, words):
+    answer = wm(*words, "-w", recorded, "--json")
     assert answer.returncode == 0
     document = json.loads(answer.stdout)
-    assert document["command"] == command
+    assert document["command"] == words[0]
     assert document["exit_code"] == 0
-    assert document["tables"][0]["rows"], "rows are objects with named cells"
+    rows = [row for table in document["tables"] for row in table["rows"]]
+    assert all(isinstance(row, dict) for row in rows), "rows are objects with named cells"
+    assert rows or words[0] in {"rollout", "clean"}
 
 
 def test_json_of_a_stage_is_alone_on_stdout_whatever_others_print(tmp_path):
@@ -137,6 +149,35 @@ def test_a_pipe_gets_no_control_characters_and_80_columns_of_tables(wm, words):
     assert control_characters(answer.stdout + answer.stderr) == set()
     drawn = [line for line in answer.stdout.splitlines() if "─" in line]
     assert all(len(line) <= 80 for line in drawn)
+
+
+@pytest.mark.parametrize("words", [("status",), ("show", "rollouts/0001"), ("verify",)])
+def test_a_terminal_of_80_columns_cuts_no_id_no_path_and_no_command(recorded, words):
+    told = on_terminal(*words, "-w", str(recorded), NO_COLOR="1")
+    assert control_characters(told) == set()
+    for line in told.splitlines():
+        pasted = str(recorded) in line or "Make it again: " in line
+        assert len(line) <= 80 or pasted, line
+    assert told.count(str(recorded)) == told.replace("\n", "").count(str(recorded)), "none is cut"
+    assert "rollouts/0001" in told
+
+
+def test_a_pipe_gets_a_line_per_row_without_blanks_at_its_end(wm, recorded):
+    told = wm("show", "rollouts/0001", "-w", recorded).stdout.splitlines()
+    manifest = json.loads((recorded / "rollouts/0001/manifest.json").read_text())
+    assert all(line == line.rstrip() for line in told)
+    for name, number in manifest["summary"].items():
+        if isinstance(number, int):
+            assert f"{name} {number:,}" in [" ".join(line.split()) for line in told]
+    [again] = [line for line in told if line.startswith("Make it again: ")]
+    assert again.endswith(" --force")
+
+
+def test_columns_that_are_asked_for_hold_in_a_pipe_too(wm, recorded):
+    wide, narrow = (wm("status", "-w", recorded, **c).stdout for c in ({}, {"COLUMNS": "60"}))
+    drawn = [line for line in narrow.splitlines() if "─" in line]
+    assert all(len(line) <= 60 for line in drawn)
+    assert narrow.count("\n") > wide.count("\n")
 
 
 def test_no_color_on_a_terminal(recorded):

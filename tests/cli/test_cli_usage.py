@@ -13,10 +13,14 @@ COMMANDS = [
     *(alias for stage in STAGES for alias in stage.aliases),
     "run",
     "export",
+    "clean",
+    "play",
     "status",
+    "show",
     "verify",
     "doctor",
     "config",
+    "bench",
 ]
 
 

@@ -50,6 +50,7 @@ from stages.errors import ExitCode, StageError
 from stages.events import Report, Silent
 from stages.inspection.foresight import notes, parse_horizon, tables
 from stages.inspection.overview import look, status
+from stages.inspection.showing import show
 from stages.inspection.verification import verify
 from stages.pipeline import DEFAULT_RECIPE, Request, sections, settle
 from stages.settings.overrides import parse_overrides
@@ -173,6 +174,7 @@ def _commands(root: Path) -> Target:
         with manifest_in(root / kind / "0001", content):
             _shown(verify(Workspace.open(root), (f"{kind}/0001",)))
             _shown(status(look(root, Request(), progress=Silent())))
+            _shown(show(root, f"{kind}/0001"))
             if kind == "evaluations":
                 from stages.evaluate import score_table
 

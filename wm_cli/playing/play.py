@@ -18,9 +18,9 @@ from stages.playing.recording import Recording, Site, recover
 from stages.playing.scene import AGENT, KEYBOARD, RANDOM, Scene
 from stages.playing.session import ASK, REST_SECONDS, Played, Session, Terms
 from stages.worlds.making import choice_names, frames_per_second
-from wm_cli.options import PlayOptions
 from wm_cli.playing.film import FilmClock, Nobody, check_target, has_encoder
 from wm_cli.playing.keys import Steering
+from wm_cli.playing.options import PlayOptions
 from wm_cli.playing.player import Front, Player, RealClock
 
 if TYPE_CHECKING:
