@@ -6,15 +6,17 @@ from stages.errors import UsageError
 from stages.events import Monitor, Report
 from wm_cli.options import (
     BenchOptions,
+    EveryOption,
     IdsArgument,
     PlaceOptions,
     PlayArgument,
     PlayOptions,
     RowsArgument,
     SettingOptions,
+    WatchOption,
     taking,
 )
-from wm_cli.session import carry_out
+from wm_cli.session import carry_out, look_on
 
 __all__ = ["inspect"]
 
@@ -40,8 +42,13 @@ def play(options: PlayOptions, what: PlayArgument = "world") -> None:
 
 @inspect.command("status", epilog="Example: wm status --json", rich_help_panel=INSPECT)
 @taking(SettingOptions)
-def status(options: SettingOptions) -> None:
-    """Show the workspace: what is there, what is stale and why, and what came from what."""
+def status(options: SettingOptions, watch: WatchOption = False, every: EveryOption = 2.0) -> None:
+    """Show the workspace: what is there, what is stale and why, and what came from what.
+
+    With --watch: the stages that run in it, how far they are and their newest numbers.
+    """
+    if watch:
+        look_on(options, every)
 
     def work(monitor: Monitor) -> Report:
         from stages.inspection.overview import look, status

@@ -54,6 +54,14 @@ ForesightOption = Annotated[
         help="Show how good M's dreams are instead; no episode is driven.",
     ),
 ]
+WatchOption = Annotated[
+    bool,
+    typer.Option("--watch", metavar="", help="Show what runs here, again and again, until Ctrl-C."),
+]
+EveryOption = Annotated[
+    float,
+    typer.Option("--every", metavar="SECONDS", min=0.1, help="How often --watch looks."),
+]
 PlayArgument = Annotated[
     str, typer.Argument(metavar="WHAT", help="world, dream, or an id such as rollouts/0001.")
 ]
@@ -224,6 +232,17 @@ class StageOptions(SettingOptions):
             "--force", metavar="", help="Make another artifact although one is up to date."
         ),
     ] = False
+
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="TRACKER",
+            rich_help_panel=OUTPUT,
+            help="Also show metrics, pictures and films in tensorboard, in tracking/ of the "
+            "workspace. Repeatable.",
+        ),
+    ] = None
 
     @property
     def chosen(self) -> bool:
