@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
 from stages.artifacts.workspace import Workspace
@@ -20,7 +21,7 @@ from wm_cli.progress import is_live
 from wm_cli.wording import duration, printable, size
 
 NOTHING = "Nothing runs in this workspace."
-BAR_CELLS = 40
+BAR_CELLS = 20
 INDENT = "  "
 
 
@@ -65,12 +66,15 @@ def block(workspace: Workspace) -> Text:
 def picture(workspace: Workspace) -> Group:
     """The same with bars, for a terminal: no line is wider than it."""
     found = running(workspace)
-    shown: list[Text | ProgressBar] = [_text(str(workspace.root), "dim")]
+    shown: list[RenderableType] = [_text(str(workspace.root), "dim")]
     for one in found:
         head, *others = lines_of(one)
         shown.append(_text(head, "bold"))
         if one.done is not None and one.total:
-            shown.append(ProgressBar(total=one.total, completed=one.done, width=BAR_CELLS))
+            bar = ProgressBar(total=one.total, completed=one.done, width=BAR_CELLS)
+            row = Table.grid(padding=(0, 1), pad_edge=True)
+            row.add_row(bar, _text(others.pop(0)))
+            shown.append(row)
         shown += [_text(INDENT + line) for line in others]
     if not found:
         shown.append(_text(NOTHING))
