@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 from command_line import ROOT, copied, environment, wm
 
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md")
+PAGES = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/reliability.md",
+    "docs/metrics.md",
+)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = {"console", "bash", "sh", "shell"}
 OURS = re.compile(r"^(?:xvfb-run (?:-\w+ )*)?(wm|make)\b")

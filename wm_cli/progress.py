@@ -14,7 +14,7 @@ from stages.events import Advanced, Began, Doing, Ended, Event, Noted, Scalar, T
 from stages.execution.memory import Use, in_use
 from wm_cli.signals import Stopper
 from wm_cli.views import Bar, Lines, Moment, View
-from wm_cli.wording import duration, printable
+from wm_cli.wording import duration, printable, rate
 
 BEAT_SECONDS = 1.0  # between two looks at the memory, which are shown and told to other processes
 TOLD_LETTERS = 200  # of a text, to other processes
@@ -39,20 +39,19 @@ class Pace:
 
     def left(self, event: Advanced, now: float) -> float | None:
         """Seconds that the rest will take; None before anything was done."""
-        rate = self.rate(event, now)
-        if rate is None:
+        per_second = self.rate(event, now)
+        if per_second is None:
             return None
         if event.share is None or self._first.share is None or event.share <= self._first.share:
-            return (event.total - event.done) / rate
+            return (event.total - event.done) / per_second
         return (1 - event.share) / (event.share - self._first.share) * (now - self._start)
 
     def describe(self, event: Advanced, now: float) -> str:
         """`3.2/s, 1 min 10 s left`; empty before anything was done."""
-        rate, left = self.rate(event, now), self.left(event, now)
-        if rate is None or left is None:
+        per_second, left = self.rate(event, now), self.left(event, now)
+        if per_second is None or left is None:
             return ""
-        speed = f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.3g}/s"
-        speed = speed if rate >= 1 else f"{duration(1 / rate)} each"
+        speed = rate(per_second)
         if event.done >= event.total:
             return f"{speed}, took {duration(now - self._start)}"
         return f"{speed}, {duration(left)} left"

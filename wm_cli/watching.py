@@ -18,7 +18,7 @@ from rich.text import Text
 from stages.artifacts.workspace import Workspace
 from stages.inspection.running import Running, remark, running
 from wm_cli.progress import is_live
-from wm_cli.wording import duration, printable, size
+from wm_cli.wording import duration, printable, rate, size
 
 NOTHING = "Nothing runs in this workspace."
 BAR_CELLS = 20
@@ -88,7 +88,7 @@ def lines_of(one: Running) -> list[str]:
     who = f"process {one.process} on {one.host}"
     head = f"{one.stage}: " + _joined(remark(one), _age(one.since), memory, workers, who)
     left = f"{duration(one.left_seconds)} left" if one.left_seconds is not None else ""
-    pace = _joined(one.count, _rate(one.per_second), left)
+    pace = _joined(one.count, rate(one.per_second) if one.per_second else "", left)
     doing = f"now {one.doing}" if one.doing else ""
     return [head, *(line for line in (pace, one.latest, doing) if line)]
 
@@ -103,12 +103,6 @@ def _nothing(lines: Sequence[str]) -> str:
 
 def _joined(*parts: str | None) -> str:
     return ", ".join(part for part in parts if part)
-
-
-def _rate(per_second: float | None) -> str:
-    if not per_second:
-        return ""
-    return f"{per_second:.3g}/s" if per_second >= 1 else f"{duration(1 / per_second)} each"
 
 
 def _age(since: str) -> str:
