@@ -1,19 +1,19 @@
 """The commands of `wm` that look: at a workspace, a world, this machine."""
 
+from typing import Annotated
+
 import typer
 
 from stages.errors import UsageError
 from stages.events import Monitor, Report
 from wm_cli.options import (
     BenchOptions,
-    EveryOption,
     IdsArgument,
     PlaceOptions,
     PlayArgument,
     PlayOptions,
     RowsArgument,
     SettingOptions,
-    WatchOption,
     taking,
 )
 from wm_cli.session import carry_out, look_on
@@ -21,6 +21,15 @@ from wm_cli.session import carry_out, look_on
 __all__ = ["inspect"]
 
 INSPECT = "Inspect"
+
+WatchOption = Annotated[
+    bool,
+    typer.Option("--watch", metavar="", help="Show what runs here, again and again, until Ctrl-C."),
+]
+EveryOption = Annotated[
+    float,
+    typer.Option("--every", metavar="SECONDS", min=0.1, help="How often --watch looks."),
+]
 
 inspect = typer.Typer()
 

@@ -54,14 +54,6 @@ ForesightOption = Annotated[
         help="Show how good M's dreams are instead; no episode is driven.",
     ),
 ]
-WatchOption = Annotated[
-    bool,
-    typer.Option("--watch", metavar="", help="Show what runs here, again and again, until Ctrl-C."),
-]
-EveryOption = Annotated[
-    float,
-    typer.Option("--every", metavar="SECONDS", min=0.1, help="How often --watch looks."),
-]
 PlayArgument = Annotated[
     str, typer.Argument(metavar="WHAT", help="world, dream, or an id such as rollouts/0001.")
 ]
