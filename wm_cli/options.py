@@ -231,8 +231,7 @@ class StageOptions(SettingOptions):
             "--track",
             metavar="TRACKER",
             rich_help_panel=OUTPUT,
-            help="Also show metrics, pictures and films in tensorboard, in tracking/ of the "
-            "workspace. Repeatable.",
+            help="Show metrics and pictures in tensorboard too. Repeatable.",
         ),
     ] = None
 
