@@ -307,7 +307,8 @@ def record(
     paths: list[str] = []
     for number, seed in enumerate(seeds):
         progress.poll()
-        progress.emit(Advanced(number, len(seeds), "videos", f"driving seed {seed}"))
+        progress.emit(Advanced(number, len(seeds), "videos"))
+        progress.emit(Doing(f"filming seed {seed}"))
         frames = _filmed(agent, parameters, job.world, seed, section["max_steps"])
         path = workspace.videos() / f"{artifact.id.replace('/', '-')}-seed-{seed}.mp4"
         write_video(path, frames, frames_per_second=speed)

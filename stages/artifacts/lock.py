@@ -27,7 +27,8 @@ _PATIENCE = 0.5  # seconds; `holder` of another process takes the lock for an in
 _PAUSE = 0.02
 _NOTE_LIMIT = 4096  # bytes
 _TOLD_BYTES = 2048  # a note that tells how far its holder is always fills so many
-_READS = 5  # of a note that is being written
+_READS = 4  # of a note that is being written
+_REREAD = 0.002  # seconds between them
 _SILENT = 15.0  # seconds: who tells how far he is does so every second
 
 
@@ -155,7 +156,7 @@ class StageLock:
                 found = _parsed(os.pread(handle, _NOTE_LIMIT, 0))
                 if found is not None:
                     return found
-                time.sleep(_PAUSE)  # it may be half written
+                time.sleep(_REREAD)  # it may be half written
         except OSError:
             return None
         finally:
