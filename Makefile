@@ -89,5 +89,5 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet -e '.[fast,video,doom,minari,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[fast,video,doom,minari,tensorboard,dev]'
 	@touch $@

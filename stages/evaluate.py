@@ -20,6 +20,7 @@ from stages.artifacts.canonical import canonical_json, readable_json
 from stages.artifacts.disk import read_file
 from stages.artifacts.fitting import check_world, parent_of
 from stages.artifacts.manifest import MANIFEST_LIMIT
+from stages.artifacts.metrics import METRICS, MetricsLog, TaskMetrics
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
 from stages.artifacts.scores import episodes_csv, read_csv
@@ -31,9 +32,9 @@ from stages.contracts import (
     WorldSpec,
     setting,
 )
-from stages.control.scoring import parse_result
+from stages.control.scoring import ScoreLines, parse_result
 from stages.errors import keeping
-from stages.events import Advanced, Monitor, Noted, Report, Scalar, Table
+from stages.events import Advanced, Doing, Filmed, Monitor, Noted, Report, Scalar, Table
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import Task
@@ -106,6 +107,7 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
     control = planned.parents[0]
 
     def build(partial: Partial) -> Outcome:
+        progress.emit(Doing("reading the agent"))
         tasks = list(_tasks(workspace, control, config, job))
         results = _score(tasks, partial, job, progress=progress)
         return _written(partial, results, control, job)
@@ -203,7 +205,12 @@ def _score(
     missing = [number for number, name in enumerate(names) if not partial.has(name)]
     total = sum(len(task.seeds) for task in tasks)
     done = total - sum(len(tasks[number].seeds) for number in missing)
-    progress.emit(Advanced(done, total, "episodes"))
+    lines = ScoreLines()
+    metrics = TaskMetrics(MetricsLog(partial, progress), lines.line)
+    for number, name in enumerate(names):
+        if number not in missing:
+            metrics.finished(number, _kept(partial, name))
+    progress.emit(Advanced(done, total, "episodes", lines.latest))
     executor = LocalExecutor(resolve_workers(job.resources.workers))
     with executor, keeping(lambda: f"{done} of {total} episodes are scored and kept."):
         about = [f"{task.who}, {named_seeds(task.seeds)}" for task in tasks]
@@ -215,10 +222,14 @@ def _score(
                 names[number], canonical_json({"who": tasks[number].who, **finished.value})
             )
             done += len(tasks[number].seeds)
-            progress.emit(Advanced(done, total, "episodes"))
-    return [
-        parse_result(partial.read(name) or b"", source=f"{partial.path / name}") for name in names
-    ]
+            metrics.finished(number, _kept(partial, names[number]))
+            progress.emit(Advanced(done, total, "episodes", lines.latest))
+    return [_kept(partial, name) for name in names]
+
+
+def _kept(partial: Partial, name: str) -> dict[str, Any]:
+    """The result of one task, as it was kept."""
+    return parse_result(partial.read(name) or b"", source=f"{partial.path / name}")
 
 
 def _written(
@@ -249,7 +260,7 @@ def _written(
     partial.write("scores.json", readable_json(scores))
     seeds = [episode.seed for episode in outcomes["agent"]]
     return Outcome(
-        payload=["episodes.csv", "scores.json"],
+        payload=["episodes.csv", "scores.json", METRICS],
         summary=summary,
         seeds={"purpose": "evaluation", "seeds": seeds},
     )
@@ -299,10 +310,12 @@ def record(
     for number, seed in enumerate(seeds):
         progress.poll()
         progress.emit(Advanced(number, len(seeds), "videos"))
+        progress.emit(Doing(f"filming seed {seed}"))
         frames = _filmed(agent, parameters, job.world, seed, section["max_steps"])
         path = workspace.videos() / f"{artifact.id.replace('/', '-')}-seed-{seed}.mp4"
         write_video(path, frames, frames_per_second=speed)
         paths.append(str(path))
+        progress.emit(Filmed(f"evaluate/seed-{seed}", number, path))
     progress.emit(Advanced(len(seeds), len(seeds), "videos"))
     return Report(command="evaluate --record", path=str(workspace.videos()), notes=tuple(paths))
 

@@ -1,8 +1,9 @@
 """What a stage tells while it works, and what it hands back when it is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 Scalar = str | int | float | bool | None
 
@@ -26,6 +27,18 @@ class Advanced:
 
 
 @dataclass(frozen=True)
+class Doing:
+    """What is being done now, until the next Advanced or Doing: work that the bar does not count.
+
+    Where it has parts that can be counted, `done` of `total` of them are finished.
+    """
+
+    what: str  # "reading 200 episodes"
+    done: int = 0
+    total: int = 0  # 0: nothing to count
+
+
+@dataclass(frozen=True)
 class Noted:
     """A sentence that the user should see while the stage runs."""
 
@@ -33,7 +46,50 @@ class Noted:
     warning: bool = False
 
 
-Event = Advanced | Noted
+@dataclass(frozen=True)
+class Began:
+    """A stage works on an artifact from now on. What comes until the next one belongs to it."""
+
+    stage: str  # "train-vision"
+    run: str  # its name among all runs of the workspace: the stage and the start of its fingerprint
+    tracking: Path  # where trackers that write files have a folder each
+    config: Mapping[str, Any]  # resolved
+    tell: Callable[[Mapping[str, "Scalar"]], None]  # lets other processes see how far it is
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The artifact is there; what still comes shows what is in it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A line of metrics.jsonl; a run that goes on tells those that it had written again."""
+
+    step: int
+    values: Mapping[str, float]  # by name, "vision/loss"
+
+
+@dataclass(frozen=True)
+class Pictured:
+    """A picture that the stage made: the content of a PNG file."""
+
+    name: str  # "vision/reconstructions"
+    step: int
+    png: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Filmed:
+    """A film that the stage made: the path of an mp4 file."""
+
+    name: str  # "evaluate/seed-7"
+    step: int
+    path: Path
+
+
+Telling = Began | Ended | Measured | Pictured | Filmed  # for those who look on, not for the screen
+Event = Advanced | Doing | Noted | Telling
 
 
 class Monitor(Protocol):

@@ -12,7 +12,7 @@ from stages.agents import AgentFiles, Parameters
 from stages.contracts import WorldSpec
 from stages.control.search import digest_of
 from stages.control.search_log import Row, SearchLog
-from stages.events import Monitor
+from stages.events import Doing, Monitor
 from stages.execution.inline import InlineExecutor
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import Executor, Task
@@ -126,10 +126,12 @@ class Fleet:
         ]
         # Workers would each open the device; this process is the only one that needs it.
         executor: Executor = InlineExecutor() if elsewhere else self.executor
+        self.progress.emit(Doing(f"driving {name}", len(rows), len(chunks)))
         for finished in executor.run(tasks, monitor=self.progress, deadline=self.deadline):
             key = int(finished.key)
             rows[key] = finished.value
             self.log.add_pending(piece, key, finished.value)
+            self.progress.emit(Doing(f"driving {name}", len(rows), len(chunks)))
         return [row for key in range(len(chunks)) for row in rows[key]]
 
     def _trial(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stages.events import Advanced, Monitor, Silent
+from stages.events import Advanced, Doing, Monitor, Silent
 from stages.memory.baselines import Transitions, reference_levels
 from stages.memory.horizon import NUM_DREAMS, measured, useful_steps
 from stages.memory.lags import LagSums
@@ -44,16 +44,23 @@ class HeldOut:
     device: torch.device
 
 
-def one_step_errors(model: MDNRNN, test: HeldOut) -> dict[str, float]:
+def one_step_errors(
+    model: MDNRNN, test: HeldOut, *, progress: Monitor | None = None
+) -> dict[str, float]:
     """Held-out errors of M beside what no model, or a trivial one, would reach."""
+    monitor = progress or Silent()
+    num_batches = -(-len(test.held_out) // BATCH)
 
     def batches() -> Iterator[Sequences]:
         found = in_order_sequences(test.episodes, test.held_out, batch_size=BATCH)
         for number, batch in enumerate(found):
+            monitor.poll()
+            monitor.emit(Doing("measuring M's errors on held-out episodes", number, num_batches))
             noise = batch.noise(seed=test.seed, step=HELD_OUT_STEP + number)
             yield draw_sequences(batch, noise, device=test.device)
 
     errors = held_out_errors(model, batches(), end_weight=test.end_weight)
+    monitor.emit(Doing("fitting what M is compared with"))
     levels = reference_levels(
         _transitions(_drawn(test, test.train)), _transitions(_drawn(test, test.held_out))
     )
@@ -74,6 +81,11 @@ def dreamt_errors(
         monitor.poll()
         monitor.emit(Advanced(done, total, "dreamt steps"))
 
+    def tick_past(number: int) -> None:
+        monitor.poll()
+        total = -(-len(looked_at) // BATCH)
+        monitor.emit(Doing("following the past up to where dreams begin", number, total))
+
     seed, looked_at = test.seed, _some(test)
     lengths = test.episodes.lengths[looked_at].tolist()
     places = choose_places(lengths, generator(seed, "horizon", "places"))
@@ -82,11 +94,13 @@ def dreamt_errors(
     def batches() -> Iterator[Episodes]:
         found = in_order_sequences(test.episodes, looked_at, batch_size=BATCH)
         for number, batch in enumerate(found):
+            tick_past(number)
             noise = batch.noise(seed=seed, step=HORIZON_STEP + number)
             drawn = draw_sequences(batch, noise, device=test.device)
             yield Episodes(drawn, batch.mu, batch.logvar)
 
     starts, known = gather_starts(model, batches(), places, at)
+    monitor.emit(Doing("fitting what dreams are compared with"))
     sums = LagSums(at, model.shape.latent_size)
     for z, _ in _drawn(test, generator(seed, "horizon", "train").permutation(test.train).tolist()):
         sums.add(z)

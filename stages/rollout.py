@@ -5,22 +5,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages import IMPORT, stage_named
 from stages.agents import AgentFiles, Parameters, action_spec, check_engine, lineage, trained_agent
 from stages.artifacts.fitting import check_world
+from stages.artifacts.metrics import METRICS, MetricsLog, TaskMetrics
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, produce
 from stages.artifacts.shards import shard_name
 from stages.artifacts.workspace import Artifact, Workspace
 from stages.contracts import NO_WORLD, FrameWorld, Job, Policy, WorldSpec, setting
 from stages.errors import UsageError, keeping
-from stages.events import Advanced, Monitor, OnceEach, Report
+from stages.events import Advanced, Doing, Monitor, OnceEach, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import Task
 from stages.execution.worker import sign_of_life
 from stages.training.seeding import episode_seeds, named_seeds
 from stages.trials import cached_world, load_pilot
+from stages.worlds.coverage import Tallies, Tally
 from stages.worlds.making import check_random_start, check_world_known
 from stages.worlds.monotony import Glance, Monotony, glance
 
@@ -148,7 +152,7 @@ def recording_tasks(
             number += 1
 
 
-def record_shard(task: RecordingTask) -> Glance:
+def record_shard(task: RecordingTask) -> tuple[Glance, Tally]:
     """Drive the task's episodes, write its shard and look at it; runs in a worker."""
     from stages.artifacts.episodes import EpisodeShard, EpisodeShardWriter
     from stages.artifacts.sidecars import put
@@ -169,7 +173,7 @@ def record_shard(task: RecordingTask) -> Glance:
     )
     put(Path(task.folder) / task.name, writer.image())
     with EpisodeShard(Path(task.folder) / task.name) as shard:
-        return glance(shard)
+        return glance(shard), Tally.of(shard)
 
 
 def _policy(task: RecordingTask, world: FrameWorld) -> Policy:
@@ -191,22 +195,33 @@ def _record(
 ) -> None:
     from stages.artifacts.episodes import EpisodeShard
 
+    progress.emit(Doing("looking for what is recorded already"))
     missing = [task for task in tasks if not partial.has(task.name)]
     total = sum(len(task.seeds) for task in tasks)
     done = total - sum(len(task.seeds) for task in missing)
-    monotony = Monotony(OnceEach(progress))
+    monotony, tallies = Monotony(OnceEach(progress)), Tallies("rollout")
+    metrics = TaskMetrics(MetricsLog(partial, progress), tallies.line)
     monotony.see_first(
         EpisodeShard(partial.path / task.name) for task in tasks if task not in missing
     )
+    for number, task in enumerate(tasks):
+        if task not in missing:
+            with EpisodeShard(partial.path / task.name) as shard:
+                metrics.finished(number, Tally.of(shard))
     executor = LocalExecutor(resolve_workers(job.resources.workers))
     with executor, keeping(lambda: f"{done} of {total} episodes are recorded and kept."):
         progress.emit(Advanced(done, total, "episodes"))
+        numbers = {task.name: number for number, task in enumerate(tasks)}
         work = [Task(task.name, record_shard, task, named_seeds(task.seeds)) for task in missing]
         deadline = job.resources.stall_seconds
         for finished in executor.run(work, monitor=progress, deadline=deadline):
-            done += finished.value.num_episodes
-            monotony.see(finished.value)
-            progress.emit(Advanced(done, total, "episodes"))
+            seen, tally = finished.value
+            done += seen.num_episodes
+            monotony.see(seen)
+            metrics.finished(numbers[str(finished.key)], tally)
+            latest = f"mean return {np.mean(tally.returns):.4g}"
+            progress.emit(Advanced(done, total, "episodes", latest))
+    progress.emit(Doing("measuring what the episodes cover"))
 
 
 def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, job: Job) -> Outcome:
@@ -219,7 +234,7 @@ def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, j
     engines = list(dict.fromkeys(task.engine for task in tasks))
     rules = {engine: lap_rule(job.world.env, engine) for engine in engines}
     return Outcome(
-        payload=[task.name for task in tasks],
+        payload=[*(task.name for task in tasks), METRICS],
         summary={
             "engines": engines,
             "policy": config.policy,

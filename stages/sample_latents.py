@@ -9,6 +9,7 @@ from stages import stage_named
 from stages.agents import vision_weights
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.fitting import WORLD_FIELDS, check_same_actions, check_world
+from stages.artifacts.metrics import METRICS, MetricsLog, TaskMetrics
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
 from stages.artifacts.shards import Rows, shard_name
@@ -16,7 +17,7 @@ from stages.artifacts.summaries import actions_of
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, Job, setting
 from stages.errors import ArtifactDamaged, InputsMismatch, NumbersBad, keeping
-from stages.events import Advanced, Monitor, Report
+from stages.events import Advanced, Doing, Monitor, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.execution.protocol import Task
@@ -70,10 +71,13 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
     *rollouts, vision = planned.parents
 
     def build(partial: Partial) -> Outcome:
+        progress.emit(Doing("reading the recordings for their digests"))
         tasks = list(_tasks(partial.path, rollouts, vision, config))
         _encode_all(tasks, partial, job, progress=progress)
         names = [Path(task.target).name for task in tasks]
-        return Outcome(payload=names, summary=_summary(partial, names, rollouts, vision))
+        progress.emit(Doing("summing up the latents"))
+        summary = _summary(partial, names, rollouts, vision)
+        return Outcome(payload=[*names, METRICS], summary=summary)
 
     return produce(workspace, planned, job, build, progress=progress)
 
@@ -95,7 +99,7 @@ def check_engines(rollouts: Sequence[Artifact], vision: Artifact) -> None:
             )
 
 
-def encode_shard(task: EncodingTask) -> int:
+def encode_shard(task: EncodingTask) -> "Encoded":
     """Encode one shard in recorded order and write its latents; runs in a worker."""
     from stages.artifacts.episodes import EpisodeShard
     from stages.artifacts.latents import latents_image
@@ -103,7 +107,51 @@ def encode_shard(task: EncodingTask) -> int:
 
     with EpisodeShard(Path(task.source), task.rows) as shard:
         put(Path(task.target), latents_image(_records(shard, task)))
-        return int(shard.observation_offsets[-1])
+    return Encoded.read(Path(task.target))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What one shard of latents holds."""
+
+    episodes: int
+    frames: int
+    logvar: float  # sum over frames of its mean over dimensions
+
+    @classmethod
+    def read(cls, path: Path) -> "Encoded":
+        """From its file."""
+        import numpy as np
+
+        from stages.artifacts.latents import LatentShard
+
+        with LatentShard(path) as shard:
+            logvar = shard.column("logvar").astype(np.float64)
+            return cls(shard.num_episodes, len(logvar), float(logvar.mean(axis=1).sum()))
+
+    def __add__(self, other: "Encoded") -> "Encoded":
+        """Of both shards."""
+        return Encoded(
+            self.episodes + other.episodes,
+            self.frames + other.frames,
+            self.logvar + other.logvar,
+        )
+
+
+class _Lines:
+    """Lines of metrics, from shards in their order."""
+
+    def __init__(self) -> None:
+        self._all, self._num_shards = Encoded(0, 0, 0.0), 0
+
+    def line(self, found: Encoded) -> tuple[int, dict[str, float]]:
+        """The line of the next shard: its step is the number of shards so far."""
+        self._all, self._num_shards = self._all + found, self._num_shards + 1
+        return self._num_shards, {
+            "latents/episodes": self._all.episodes,
+            "latents/frames": self._all.frames,
+            "latents/mean_logvar": found.logvar / found.frames,
+        }
 
 
 def _records(shard: Any, task: EncodingTask) -> Iterator[Any]:
@@ -194,7 +242,12 @@ def action_spec_of(artifact: Artifact) -> ActionSpec:
 def _encode_all(
     tasks: Sequence[EncodingTask], partial: Partial, job: Job, *, progress: Monitor
 ) -> None:
+    names = [Path(task.target).name for task in tasks]
     missing = [task for task in tasks if not partial.has(Path(task.target).name)]
+    metrics = TaskMetrics(MetricsLog(partial, progress), _Lines().line)
+    for number, task in enumerate(tasks):
+        if task not in missing:
+            metrics.finished(number, Encoded.read(Path(task.target)))
     done = len(tasks) - len(missing)
     progress.emit(Advanced(done, len(tasks), "shards"))
     executor = LocalExecutor(resolve_workers(job.resources.workers))
@@ -203,8 +256,10 @@ def _encode_all(
             Task(Path(task.target).name, encode_shard, task, "/".join(Path(task.source).parts[-3:]))
             for task in missing
         ]
-        for _ in executor.run(work, monitor=progress, deadline=job.resources.stall_seconds):
+        deadline = job.resources.stall_seconds
+        for finished in executor.run(work, monitor=progress, deadline=deadline):
             done += 1
+            metrics.finished(names.index(str(finished.key)), finished.value)
             progress.emit(Advanced(done, len(tasks), "shards"))
 
 
@@ -212,21 +267,11 @@ def _summary(
     partial: Partial, names: Sequence[str], rollouts: Sequence[Artifact], vision: Artifact
 ) -> dict[str, Any]:
     """Counts, and how sure V is of what it sees."""
-    import numpy as np
-
-    from stages.artifacts.latents import LatentShard
-
-    num_frames, num_episodes, entropy = 0, 0, 0.0
-    for name in names:
-        with LatentShard(partial.path / name) as shard:
-            logvar = shard.column("logvar").astype(np.float64)
-            entropy += float(logvar.mean(axis=1).sum())
-            num_frames += len(logvar)
-            num_episodes += shard.num_episodes
+    whole = sum((Encoded.read(partial.path / name) for name in names), Encoded(0, 0, 0.0))
     return {
-        "episodes": num_episodes,
-        "frames": num_frames,
-        "mean_logvar": entropy / num_frames,
+        "episodes": whole.episodes,
+        "frames": whole.frames,
+        "mean_logvar": whole.logvar / whole.frames,
         "latent_size": vision.manifest.summary["shape"]["latent_size"],
         "actions": rollouts[0].manifest.summary["actions"],
         "engines": sorted({e for one in rollouts for e in one.manifest.summary["engines"]}),

@@ -28,6 +28,7 @@ from stages.artifacts.fitting import (
     check_world,
     start_of,
 )
+from stages.artifacts.metrics import METRICS
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
 from stages.artifacts.summaries import actions_of
@@ -36,7 +37,7 @@ from stages.artifacts.workspace import Workspace
 from stages.contracts import NO_WORLD, Job
 from stages.control.config import DREAM, ORACLE, WORLD, Config
 from stages.errors import UsageError, keeping
-from stages.events import Advanced, Monitor, OnceEach, Report
+from stages.events import Advanced, Doing, Monitor, OnceEach, Report
 from stages.execution.cores import resolve_workers
 from stages.execution.local import LocalExecutor
 from stages.families import WEIGHTS
@@ -55,7 +56,6 @@ __all__ = ["ALGORITHM", "STAGE", "Config", "plan", "run"]
 STAGE = stage_named("train-control")
 ALGORITHM = 1
 STATE = "search.safetensors"  # mean and step size at the end, and the vector that was selected
-METRICS = "metrics.jsonl"
 
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
@@ -157,6 +157,7 @@ class _Hunt:
             told = {"actions": asdict(self.spec)} if actions_of(self.start.manifest) else {}
             check_start(self.start, shape=asdict(self.shape), **told)
         latents = [parent for parent in parents if parent.kind == "latents"]
+        progress.emit(Doing("reading the models and how recorded episodes begin"))
         self.dream = None
         if config.place == DREAM and memory is not None:  # config.kinds asks for it
             device = str(resolve_device(job.resources.device))
@@ -165,6 +166,7 @@ class _Hunt:
             )
         self.basis = None
         if config.components:
+            progress.emit(Doing("finding the directions in which C's inputs vary"))
             self.basis = fitted_basis(
                 partial, latents, self.agent, config.components, centred=config.bias
             )
@@ -185,13 +187,14 @@ class _Hunt:
             trial=min(config.start_generations, config.generations),
             start=controller_parameters(self.start) if self.start else None,
         )
-        self.log = SearchLog(partial)
+        self.log = SearchLog(partial, progress)
 
     def outcome(self) -> Outcome:
         """Run to the last generation and write the payload."""
         from stages.control.watch import watch_basis
 
         watch_basis(self.basis, self.warnings)
+        self.progress.emit(Doing("replaying the search from its log"))
         self.log.replay(self.search, progress=self.progress)
         with LocalExecutor(resolve_workers(self.job.resources.workers)) as executor:
             self.fleet = Fleet(
@@ -254,7 +257,7 @@ class _Hunt:
             if self.dreams_alone:
                 self.log.add_selection(self.search, dreamt, dreamt)
                 return
-            rows = self.fleet.drive(f"selection {told}", lanes, terms)
+            rows = self.fleet.drive(f"the mean vector of generation {told}", lanes, terms)
             self.log.add_selection(self.search, rows, dreamt)
 
     def _weights(self, points: "NDArray[np.float64]") -> Parameters:
@@ -287,7 +290,6 @@ class _Hunt:
         mean, sigma = self.search.mean, np.array([self.search.sigma])
         state = {"mean": mean, "selected": vector, "sigma": sigma}
         self.partial.write(STATE, pack_tensors(state))
-        self.partial.write(METRICS, "".join(self.log.metrics()).encode())
         basis = [BASIS] if self.basis else []
         return Outcome(
             payload=[WEIGHTS, STATE, *basis, LOG, METRICS],

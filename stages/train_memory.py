@@ -16,11 +16,12 @@ from stages.artifacts.fitting import (
     parent_of,
     start_of,
 )
+from stages.artifacts.metrics import METRICS
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, produce
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, setting
-from stages.events import Monitor, Noted, OnceEach, Report
+from stages.events import Doing, Monitor, Noted, OnceEach, Report
 from stages.families import WEIGHTS, build_memory, start_from
 from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
@@ -122,13 +123,14 @@ def _shape(config: Config, latents: Artifact) -> dict[str, Any]:
 def _train(
     partial: Partial, parents: Sequence[Artifact], config: Config, job: Job, *, progress: Monitor
 ) -> Outcome:
+    progress.emit(Doing("loading libraries, and reading the latents for their digests"))
     from stages.artifacts.latents import LatentSet
     from stages.artifacts.weights import pack_tensors
     from stages.foresight import HeldOut, dreamt_errors, one_step_errors
     from stages.training.batches import split_episodes
     from stages.training.loop import check_errors
     from stages.training.sequences import SequenceBatches
-    from stages.training.session import METRICS, Session
+    from stages.training.session import Session
 
     session = Session(partial, job.resources, progress=progress)
     latents = [parent for parent in parents if parent.kind == "latents"]
@@ -153,7 +155,7 @@ def _train(
         end_weight=config.end_weight,
         device=session.device,
     )
-    errors = one_step_errors(model, test)
+    errors = one_step_errors(model, test, progress=progress)
     check_errors(errors, section="memory", step=config.steps)
     session.log_held_out(config.steps, "memory", errors)
     horizon = dreamt_errors(model, test, progress=progress)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from stages import stage_named
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.fitting import check_world, start_of, world_fields
+from stages.artifacts.metrics import METRICS
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, produce
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Frames, Job, setting
-from stages.events import Monitor, Noted, OnceEach, Report
+from stages.events import Doing, Monitor, Noted, OnceEach, Pictured, Report
 from stages.families import WEIGHTS, build_vision, start_from
 from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
@@ -80,12 +81,13 @@ def _shape(config: Config) -> dict[str, Any]:
 def _train(
     partial: Partial, parents: Sequence[Artifact], config: Config, job: Job, *, progress: Monitor
 ) -> Outcome:
+    progress.emit(Doing("loading libraries, and reading the recordings for their digests"))
     from stages.artifacts.episodes import EpisodeSet
     from stages.artifacts.weights import pack_tensors
     from stages.training.batches import FrameBatches, split_episodes
     from stages.training.loop import Plan as Training
     from stages.training.loop import check_errors
-    from stages.training.session import METRICS, Session
+    from stages.training.session import Session
     from stages.vision.watch import Watch
 
     session = Session(partial, job.resources, progress=progress)
@@ -108,13 +110,18 @@ def _train(
     state = session.fit(model, loss, training, prefix="vision")
     watch.conclude()
     model.eval()
+    progress.emit(Doing("measuring V's errors on held-out episodes"))
     errors = _errors(model, episodes, train, held_out, config)
     check_errors(errors, section="vision", step=config.steps)
     session.log_held_out(config.steps, "vision", errors)
     if errors["reconstruction"] > errors["baseline_mean_image"]:
         progress.emit(Noted("V sees no better than the mean image: train longer.", warning=True))
     partial.write(WEIGHTS, pack_tensors(state.weights()))
+    progress.emit(Doing("drawing pictures"))
     _draw_pictures(partial, model, episodes, held_out)
+    for picture in (PICTURE, TRAVERSAL):
+        name = f"vision/{picture.removesuffix('.png')}"
+        progress.emit(Pictured(name, config.steps, partial.read(picture) or b""))
     return Outcome(
         payload=[WEIGHTS, METRICS, PICTURE, TRAVERSAL],
         summary={

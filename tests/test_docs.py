@@ -15,7 +15,7 @@ from command_line import KINDS, MICRO, ROOT, copied, environment, settings, wm
 from stages.events import number_text
 
 GUIDES = ("docs/tutorial.md", "docs/resume.md", "docs/headless.md", "docs/seeds.md")
-OWN = ("docs/own-data.md", "docs/own-environment.md")
+OWN = ("docs/own-data.md", "docs/own-environment.md", "docs/metrics.md")
 PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md", *GUIDES, *OWN)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = {"console", "bash", "sh", "shell"}

@@ -1,5 +1,7 @@
 """The commands of `wm` that look: at a workspace, a world, this machine."""
 
+from typing import Annotated
+
 import typer
 
 from stages.errors import UsageError
@@ -14,12 +16,21 @@ from wm_cli.options import (
     ShownArgument,
 )
 from wm_cli.playing.options import PlayOptions
-from wm_cli.session import carry_out
+from wm_cli.session import carry_out, look_on
 from wm_cli.taking import taking
 
 __all__ = ["inspect"]
 
 INSPECT = "Inspect"
+
+WatchOption = Annotated[
+    bool,
+    typer.Option("--watch", metavar="", help="Show what runs here, again and again, until Ctrl-C."),
+]
+EveryOption = Annotated[
+    float,
+    typer.Option("--every", metavar="SECONDS", min=0.1, help="How often --watch looks."),
+]
 
 inspect = typer.Typer()
 
@@ -41,8 +52,13 @@ def play(options: PlayOptions, what: PlayArgument = "world") -> None:
 
 @inspect.command("status", epilog="Example: wm status --json", rich_help_panel=INSPECT)
 @taking(SettingOptions)
-def status(options: SettingOptions) -> None:
-    """Show the workspace: what is there, what is stale and why, and what came from what."""
+def status(options: SettingOptions, watch: WatchOption = False, every: EveryOption = 2.0) -> None:
+    """Show the workspace: what is there, what is stale and why, and what came from what.
+
+    With --watch: the stages that run in it, how far they are and their newest numbers.
+    """
+    if watch:
+        look_on(options, every)
 
     def work(monitor: Monitor) -> Report:
         from stages.inspection.overview import look, status

@@ -259,6 +259,16 @@ class StageOptions(SettingOptions):
         ),
     ] = False
 
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="TRACKER",
+            rich_help_panel=OUTPUT,
+            help="Show metrics and pictures in tensorboard too. Repeatable.",
+        ),
+    ] = None
+
     @property
     def chosen(self) -> bool:
         """Whether anything was given besides a place, --from and how to answer."""

@@ -21,6 +21,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def rate(per_second: float) -> str:
+    """`1,200/s`, `3.2/s`, and of slow work `12 s each`."""
+    if per_second >= 1:
+        return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
+    return f"{duration(1 / per_second)} each"
+
+
 def size(num_bytes: float) -> str:
     """`512 B`, `1.5 kB`, `12 MB`; a kB is 1000 bytes."""
     unit = 0

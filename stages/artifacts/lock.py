@@ -1,7 +1,7 @@
 """One run per stage and workspace: a kernel lock that dies with its holder, and says who it is.
 
 An orderly end empties the lock file; the note of a holder that was killed stays in it, and blocks
-nobody.
+nobody. Meanwhile the note also tells how far the holder is, for `wm status`.
 """
 
 import contextlib
@@ -11,17 +11,50 @@ import json
 import os
 import socket
 import stat
+import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from stages.artifacts.disk import explained, make_folder
+from stages.artifacts.disk import explained, is_alive, make_folder
 from stages.errors import EnvironmentLacks, StageBusy
 
 _PATIENCE = 0.5  # seconds; `holder` of another process takes the lock for an instant
 _PAUSE = 0.02
 _NOTE_LIMIT = 4096  # bytes
+_TOLD_BYTES = 2048  # a note that tells how far its holder is always fills so many
+_READS = 4  # of a note that is being written
+_REREAD = 0.002  # seconds between them
+_SILENT = 15.0  # seconds: who tells how far he is does so every second
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a lock file says of its holder."""
+
+    host: str
+    process: int
+    since: str  # ISO 8601
+    told: Mapping[str, Any] = field(default_factory=dict)  # how far it is, as it last said
+    told_at: float = 0.0  # in seconds of the clock; 0: it has told nothing
+
+    @property
+    def in_words(self) -> str:
+        """Who it is."""
+        return f"process {self.process} on {self.host} since {self.since}"
+
+    def is_live(self, now: float) -> bool:
+        """Whether the holder lives, as far as its note tells; the lock itself is not tried.
+
+        On another machine, or where processes cannot be seen, one that was heard of just now lives.
+        """
+        heard = abs(now - self.told_at) < _SILENT
+        here = self.host == socket.gethostname() and self.process > 0
+        return heard or (here and is_alive(self.process))
 
 
 class StageLock:
@@ -38,6 +71,7 @@ class StageLock:
         self._handle = -1
         self._depth = 0
         self._note = b""
+        self._open = threading.Lock()  # held while the file is written or closed
 
     def __enter__(self) -> "StageLock":
         """Take the lock; StageBusy names the holder when there is one."""
@@ -55,10 +89,25 @@ class StageLock:
         """Give the lock back when the outermost block ends."""
         self._depth -= 1
         if self._depth == 0:
+            with self._open:
+                handle, self._handle = self._handle, -1
             with contextlib.suppress(OSError):  # a full disk or a lost one: only the note stays
-                os.ftruncate(self._handle, 0)
-            os.close(self._handle)
-            self._handle = -1
+                os.ftruncate(handle, 0)
+            os.close(handle)
+
+    def tell(self, progress: Mapping[str, Any]) -> None:
+        """Say how far the holder is, for whoever looks; any thread may. Nothing without the lock.
+
+        What does not fit into a note, or cannot be written, is not told.
+        """
+        note = {**json.loads(self._note), "told_at": round(time.time(), 1), "told": {**progress}}
+        content = json.dumps(note).encode()
+        if len(content) >= _TOLD_BYTES:
+            return
+        with self._open, contextlib.suppress(OSError):
+            if self._handle >= 0:
+                # One size, so that a reader meets no end of an older and longer note.
+                os.pwrite(self._handle, content.ljust(_TOLD_BYTES - 1) + b"\n", 0)
 
     @property
     def held(self) -> bool:
@@ -92,6 +141,27 @@ class StageLock:
             return _read_note(handle) if noted and _locked(handle, fcntl.LOCK_SH) else None
         finally:
             os.close(handle)
+
+    def note(self) -> Note | None:
+        """What the file says, of a holder that may be dead; None when it says nothing.
+
+        Takes no lock and writes nothing, wherever and whose it is.
+        """
+        try:
+            handle = _opened(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            for _ in range(_READS):
+                found = _parsed(os.pread(handle, _NOTE_LIMIT, 0))
+                if found is not None:
+                    return found
+                time.sleep(_REREAD)  # it may be half written
+        except OSError:
+            return None
+        finally:
+            os.close(handle)
+        return None
 
     def _take(self) -> int:
         make_folder(self.path.parent)
@@ -160,8 +230,21 @@ def _read_note(handle: int) -> str:
 
 
 def _in_words(content: bytes) -> str:
+    found = _parsed(content)
+    return found.in_words if found is not None else "a process that has not said its name"
+
+
+def _parsed(content: bytes) -> Note | None:
+    """A note, if this is one."""
     try:
         note = json.loads(content)
-        return f"process {note['process']} on {note['host']} since {note['since']}"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "a process that has not said its name"
+        told = note.get("told")
+        return Note(
+            host=str(note["host"]),
+            process=int(note["process"]),
+            since=str(note["since"]),
+            told=told if isinstance(told, dict) else {},
+            told_at=float(note.get("told_at", 0.0)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+        return None

@@ -14,10 +14,10 @@ from stages.artifacts.manifest import Certificate
 from stages.artifacts.partial import Partial
 from stages.artifacts.summaries import STAND_INS
 from stages.artifacts.versions import package_versions, processor, provenance
-from stages.artifacts.workspace import KINDS, Workspace
+from stages.artifacts.workspace import KINDS, TRACKING, Workspace
 from stages.contracts import Job
 from stages.errors import ArtifactDamaged, InputMissing, InputsMismatch, StageError, UsageError
-from stages.events import Monitor, Noted, Report, Scalar, Table
+from stages.events import Began, Doing, Ended, Monitor, Noted, Report, Scalar, Table
 
 DREAM = "dream"  # engine of episodes that M dreamt
 
@@ -109,12 +109,14 @@ def _build(
     progress: Monitor,
 ) -> Report:
     partial = workspace.begin(plan.stage.writes, plan.fingerprint)
+    progress.emit(_began(workspace, plan))
     artifact = partial.finished()
     if artifact is not None:  # a commit was cut just before its end
         return _report(plan, artifact)
     partial.record_starts(job.parents)
     if partial.names():
         progress.emit(Noted(f"Resuming {plan.stage.name} where it was left."))
+        progress.emit(Doing("reading what is there"))
     for name in partial.rotten():
         text = f"{partial.path / name} has changed since it was written: that is not used."
         progress.emit(Noted(text, warning=True))
@@ -126,11 +128,23 @@ def _build(
         if not partial.names():  # refused before any work: nothing to go on with
             partial.discard()
         raise
+    progress.emit(Doing(f"reading {len(outcome.payload)} files again for their digests"))
     artifact = partial.commit(
         _certificate(plan, job, outcome, seconds=time.monotonic() - started),
         payload=outcome.payload,
     )
+    progress.emit(Ended())
     return replace(_report(plan, artifact), tables=outcome.tables, notes=outcome.notes)
+
+
+def _began(workspace: Workspace, plan: Plan) -> Began:
+    return Began(
+        stage=plan.stage.name,
+        run=f"{plan.stage.name}-{plan.fingerprint[:16]}",
+        tracking=workspace.root / TRACKING,
+        config=plan.config,
+        tell=workspace.lock(plan.stage.writes).tell,
+    )
 
 
 def _compare_versions(partial: Partial, progress: Monitor) -> None:

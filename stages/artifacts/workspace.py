@@ -35,6 +35,7 @@ __all__ = ["Artifact", "Workspace"]
 WORKSPACE = "workspace.json"
 LOCK = ".lock"
 VIDEOS = "videos"
+TRACKING = "tracking"  # what trackers write, such as event files
 KINDS = tuple(stage.writes for stage in (*STAGES, PLAY))
 _PUT_BACK = (
     "Put it back, or work in another folder (-w); every artifact's manifest.json tells "
@@ -256,7 +257,7 @@ class Workspace:
                 self._store(None)
 
     def _refuse_foreign(self) -> None:
-        ours = {*KINDS, VIDEOS}
+        ours = {*KINDS, VIDEOS, TRACKING}
         for path in sorted(self.root.iterdir()):
             if path.name not in ours and not path.name.startswith("."):
                 raise UsageError(

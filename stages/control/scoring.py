@@ -1,6 +1,6 @@
 """Scores of an agent: what a list of episode returns says, and how sure one can be of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,3 +88,30 @@ def _laps(outcomes: Sequence[EpisodeOutcome], returns: np.ndarray) -> dict[str, 
         missed = [o.facts["track_tiles"] - o.facts["num_tiles"] for o in outcomes]
         extra["mean_tiles_missed"] = float(np.mean(missed))
     return extra
+
+
+class ScoreLines:
+    """Lines of metrics, from the results of an evaluation's tasks in their order."""
+
+    def __init__(self) -> None:
+        self._returns: dict[str, list[float]] = {}
+
+    def line(self, result: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+        """The line of the next task: its step is the number of episodes so far."""
+        who, outcomes = result["who"], result["outcomes"]
+        returns = [float(outcome["total_reward"]) for outcome in outcomes]
+        so_far = self._returns.setdefault(who, [])
+        so_far += returns
+        values = {
+            "return/mean": float(np.mean(returns)),
+            "return/mean_so_far": float(np.mean(so_far)),
+            "length/mean": float(np.mean([outcome["num_steps"] for outcome in outcomes])),
+        }
+        step = sum(len(each) for each in self._returns.values())
+        return step, {f"evaluate/{who}/{name}": value for name, value in values.items()}
+
+    @property
+    def latest(self) -> str:
+        """Mean returns so far, in words."""
+        means = (f"{who} {np.mean(each):.4g}" for who, each in self._returns.items())
+        return ", ".join(means)

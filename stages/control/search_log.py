@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.artifacts.metrics import STEP, MetricsLog
 from stages.artifacts.partial import Partial
 from stages.artifacts.plain import COUNT, NUMBER, TEXT, fault, listed, optional, row
 from stages.artifacts.scores import log_line, parse_log
 from stages.control.restarts import Restarts
 from stages.control.search import digest_of
 from stages.errors import ArtifactDamaged
-from stages.events import Monitor
+from stages.events import Monitor, Silent
 
 LOG = "search.jsonl"
 PENDING = "pending.jsonl"  # not payload
@@ -33,8 +34,9 @@ Row = tuple[float, int]  # return of an episode, and its frames: the engine's, o
 class SearchLog:
     """Writes and replays the log of one search inside its partial."""
 
-    def __init__(self, partial: Partial) -> None:
+    def __init__(self, partial: Partial, progress: Monitor | None = None) -> None:
         self._partial = partial
+        self._metrics = MetricsLog(partial, progress or Silent())
         self.records: list[dict[str, Any]] = []
         self.best_score = -np.inf  # of a mean vector on the selection seeds
         self.best_generation = 0
@@ -54,6 +56,7 @@ class SearchLog:
                     raise _damaged(record, "a score is due before it")
                 search.replay(record["fitness"], record["asked"])
             self._take(record, search)
+        self._metrics.restart(list(self._lines()))
 
     def add_generation(
         self,
@@ -116,18 +119,21 @@ class SearchLog:
         """Keep the rows of one finished task."""
         self._partial.append(PENDING, log_line({"of": name, "task": task, "rows": list(rows)}))
 
-    def metrics(self) -> Iterator[str]:
-        """The search as lines of metrics: one per generation and one per scored mean vector."""
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        """The search as metrics: one line per generation and one per scored mean vector."""
         frames = 0
         for record in self.records:
             frames += record["frames"]
-            line = {"step": record["generation"], "frames": frames, **_measures(record)}
-            yield log_line(line) + "\n"
+            yield self._line(record, frames)
+
+    def _line(self, record: Mapping[str, Any], frames: int) -> dict[str, Any]:
+        return {STEP: record["generation"], "frames": frames, **_measures(record)}
 
     def _append(self, record: dict[str, Any], search: Restarts) -> None:
         self._partial.append(LOG, log_line(record))
         self._partial.remove(PENDING)
         self._take(record, search)
+        self._metrics.add(self._line(record, self.num_frames))
 
     def _take(self, record: dict[str, Any], search: Restarts) -> None:
         self.records.append(record)

@@ -14,6 +14,7 @@ from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table, number_text
 from stages.inspection.expectations import Expectation, expectations, visitor
 from stages.inspection.lineage import rounds_of
+from stages.inspection.running import RUNNING, running, running_table
 from stages.pipeline import Prepared, Request, family_stages, job_of, settle
 from stages.rounds import rounds_table
 from stages.settings.resolve import SEED, SEED_RULE, Settings
@@ -55,7 +56,8 @@ def status(prepared: Prepared) -> Report:
     for one in conditions:
         if one.state == "fresh" and one.artifact:
             made[one.round - 1][one.stage.writes] = one.artifact
-    tables = [_stages_table(conditions), _artifacts_table(workspace)]
+    works = [one for one in running(workspace) if one.state == RUNNING]
+    tables = [_stages_table(conditions), running_table(works), _artifacts_table(workspace)]
     rounds = [rounds_table(workspace, made)] if len(made) > 1 else []
     waiting = [one.stage.name for one in conditions if one.state != "fresh"]
     note = "Everything is up to date." if not waiting else "`wm run` makes what is not fresh."

@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.errors import ArtifactDamaged, ExitCode, StageError, UsageError
-from stages.events import Advanced, Monitor, Report, Scalar, Silent, Table
+from stages.events import Advanced, Doing, Monitor, Report, Scalar, Silent, Table
 from stages.inspection.overview import num_bytes
 
 
@@ -28,6 +28,7 @@ def verify(
     total = sum(num_bytes(artifact) for artifact in found)
     for done, artifact in enumerate(found, start=1):
         monitor.poll()
+        monitor.emit(Doing(f"reading {artifact.id}"))
         rows.append(_verified_row(artifact))
         monitor.emit(Advanced(done, len(found), "artifacts", latest=artifact.id))
     num_damaged = sum(row[1] == "damaged" for row in rows)

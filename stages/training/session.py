@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from stages.artifacts.metrics import METRICS, MetricsLog
 from stages.artifacts.partial import Partial
 from stages.artifacts.plain import COUNT
-from stages.artifacts.scores import log_line, parse_log
+from stages.artifacts.scores import parse_log
 from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.contracts import Resources
 from stages.errors import ArtifactDamaged
@@ -20,7 +21,6 @@ from stages.events import Monitor, Noted
 from stages.training.device import resolve_device, use_threads
 from stages.training.loop import Loss, Metrics, Plan, TrainingState, fit
 
-METRICS = "metrics.jsonl"
 SUFFIX = ".checkpoint.safetensors"
 HELD_OUT = "/held_out/"  # in the names of what is measured when training is over
 KEPT = 2  # checkpoints
@@ -32,6 +32,7 @@ class Session:
     def __init__(self, partial: Partial, resources: Resources, *, progress: Monitor) -> None:
         self._partial = partial
         self._progress = progress
+        self._metrics = MetricsLog(partial, progress)
         self._checkpoint_seconds = resources.checkpoint_seconds
         self._num_lines = 0  # of metrics
         recorded = partial.recorded()
@@ -64,7 +65,7 @@ class Session:
 
     def log(self, metrics: Metrics) -> None:
         """Add one line to the metrics."""
-        self._partial.append(METRICS, log_line(metrics), sealed=False)
+        self._metrics.add(metrics)
         self._num_lines += 1
 
     def log_held_out(self, step: int, prefix: str, errors: Metrics) -> None:
@@ -93,9 +94,10 @@ class Session:
         steps = [None if _is_final(one) else one["step"] for one in records]
         state = self._newest([step for step in steps if step is not None])
         step = state.step if state is not None else 0
-        pairs = zip(lines, steps, strict=True)
-        kept = [line for line, one in pairs if one is not None and one <= step]
-        self._partial.keep_lines(METRICS, kept)
+        pairs = zip(lines, records, steps, strict=True)
+        kept = [(line, record) for line, record, one in pairs if one is not None and one <= step]
+        self._partial.keep_lines(METRICS, [line for line, _ in kept])
+        self._metrics.tell([record for _, record in kept])
         self._num_lines = len(kept)
         return state
 

@@ -1,6 +1,7 @@
 """What recorded episodes cover: a worthless data policy shows before a day of training."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,47 @@ class Recorded(Protocol):
     def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Rows of a per-step column; facts are named `facts/...`."""
         ...
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the episodes of one shard came to, in the order of the shard."""
+
+    returns: tuple[float, ...]
+    num_steps: int
+
+    @classmethod
+    def of(cls, shard: Recorded) -> "Tally":
+        """Read only the rewards of a shard."""
+        bounds = zip(shard.step_offsets, shard.step_offsets[1:], strict=False)
+        returns = (float(shard.column("rewards", start, stop).sum()) for start, stop in bounds)
+        return cls(tuple(returns), int(shard.step_offsets[-1]))
+
+
+class Tallies:
+    """Lines of metrics about episodes, from shards in their order."""
+
+    def __init__(self, section: str) -> None:
+        self._section = section
+        self._returns: list[float] = []
+        self._num_steps = 0
+
+    def line(self, tally: Tally) -> tuple[int, dict[str, float]]:
+        """The line of the next shard: its step is the number of episodes so far."""
+        self._returns += tally.returns
+        self._num_steps += tally.num_steps
+        values = {
+            "steps": self._num_steps,
+            "return/mean": float(np.mean(tally.returns)),
+            "return/mean_so_far": self.mean,
+            "length/mean": tally.num_steps / len(tally.returns),
+        }
+        return len(self._returns), {f"{self._section}/{k}": v for k, v in values.items()}
+
+    @property
+    def mean(self) -> float:
+        """Mean return of all episodes so far."""
+        return float(np.mean(self._returns))
 
 
 def cover(shards: Iterable[Recorded]) -> dict[str, Scalar]:

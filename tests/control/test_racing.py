@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from stages.events import Silent
 from stages.fleet import Fleet, Terms, with_final
 
 SKILL = np.array([10.0, 50.0, 30.0, 40.0, 20.0])  # of five candidates
@@ -91,7 +92,9 @@ class NoLog:
 @pytest.mark.parametrize(("lanes", "pieces"), [(64, [16] * 4), (24, [12, 12]), (5, [5])])
 def test_terms_reach_every_lane_and_little_work_is_cut_for_two_cores(lanes, pieces):
     executor = Kept()
-    fleet = Fleet("world", "agent", 16, executor=executor, log=NoLog(), progress=None, deadline=9)
+    fleet = Fleet(
+        "world", "agent", 16, executor=executor, log=NoLog(), progress=Silent(), deadline=9
+    )
     fleet = replace(fleet, world=SimpleNamespace(engine="gymnasium-fast"))
     seeds = [[number] for number in range(lanes)]
     terms = Terms(40, 7, random_start=True)

@@ -11,7 +11,7 @@ import shutil
 import tomllib
 import unicodedata
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,14 @@ from stages.errors import ExitCode, StageError
 from stages.events import Report, Silent
 from stages.inspection.foresight import notes, parse_horizon, tables
 from stages.inspection.overview import look, status
+from stages.inspection.running import running
 from stages.inspection.showing import show
 from stages.inspection.verification import verify
 from stages.pipeline import DEFAULT_RECIPE, Request, sections, settle
 from stages.settings.overrides import parse_overrides
 from stages.settings.recipes import load_recipe
 from stages.settings.resolve import resolve
+from wm_cli.watching import lines_of
 
 KINDS = tuple(stage.writes for stage in STAGES)  # of the kept workspace
 FORMATS = Path(__file__).parent.parent / "formats"
@@ -634,12 +636,19 @@ def _steps(plan: Any, steps: int) -> Any:
 
 
 def _lock_notes(folder: Path) -> Target:
-    path = folder / "note.lock"
+    path = folder / "rollouts" / ".lock"
+    path.parent.mkdir()
+    told = {"done": 3, "total": 7, "unit": "episodes", "per_second": 0.5, "left_seconds": 8.0}
+    told |= {"latest": "loss 3", "doing": "reading", "parts": 1, "of_parts": 2, "workers": 2}
     note = {"host": "here", "process": 1, "since": "2030-01-01T00:00:00+00:00"}
+    note |= {"told": told, "told_at": 1.5}
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
         assert isinstance(StageLock(path, "rollout").stale() or "", str)
+        found = running(Workspace(folder))
+        assert all(isinstance(line, str) for one in found for line in lines_of(one))
+        json.dumps([asdict(one) for one in found], allow_nan=False)
         handle = os.open(path, os.O_RDWR)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,0 +1,1 @@
+"""Trackers: what a stage measures and draws, in the tool of the user's choice."""
