@@ -35,6 +35,7 @@ __all__ = ["Artifact", "Workspace"]
 WORKSPACE = "workspace.json"
 LOCK = ".lock"
 VIDEOS = "videos"
+REPORT = "report.html"  # of `wm report`; not an artifact
 KINDS = tuple(stage.writes for stage in (*STAGES, PLAY))
 _PUT_BACK = (
     "Put it back, or work in another folder (-w); every artifact's manifest.json tells "
@@ -256,7 +257,7 @@ class Workspace:
                 self._store(None)
 
     def _refuse_foreign(self) -> None:
-        ours = {*KINDS, VIDEOS}
+        ours = {*KINDS, VIDEOS, REPORT}
         for path in sorted(self.root.iterdir()):
             if path.name not in ours and not path.name.startswith("."):
                 raise UsageError(
