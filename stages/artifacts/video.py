@@ -14,6 +14,8 @@ from stages.artifacts.disk import write_file
 from stages.errors import EnvironmentLacks
 
 SCALE = 4  # pixels of the film per pixel of a frame
+# x264 looks ahead with what lies in its memory: the same frames would give other bytes each time.
+REPEATABLE = {"threads": "1", "x264-params": "mbtree=0"}
 QUALITY = 18  # constant rate factor: hardly any difference is seen
 
 
@@ -61,7 +63,7 @@ class Film:
             self._stream = self._container.add_stream("h264", rate=self._rate)
             self._stream.height, self._stream.width = enlarged.shape[:2]
             self._stream.pix_fmt = "yuv420p"
-            self._stream.options = {"crf": str(self._quality)}
+            self._stream.options = {"crf": str(self._quality), **REPEATABLE}
         picture = av.VideoFrame.from_ndarray(enlarged, format="rgb24")
         self._container.mux(self._stream.encode(picture))
         self.num_frames += 1

@@ -34,7 +34,12 @@ def again_part(seen: Seen) -> Element:
         )
     if stored.get("engine"):
         notes.append(
-            tag("p", f"`auto` was resolved to the engine {stored['engine']} in this workspace.")
+            tag(
+                "p",
+                "Where the engine is ",
+                tag("code", "auto"),
+                f", this workspace has {stored['engine']}.",
+            )
         )
     return section(
         "again",
@@ -119,8 +124,11 @@ def _plain(value: Any) -> Any:
 def _machines(seen: Seen) -> Element:
     """What the newest artifact of every kind was made with; what they share is told once."""
     newest = [one for stage in STAGES if (one := seen.newest(stage.writes))]
-    rows = [(one.id, *_machine(one.manifest.provenance)) for one in newest]
-    columns = ("artifact", "processor", "cores", "threads", "device", "system", "Python")
+    alike: dict[tuple[str | int | None, ...], list[str]] = {}
+    for one in newest:
+        alike.setdefault(tuple(_machine(one.manifest.provenance)), []).append(one.id)
+    rows = [(", ".join(names), *told) for told, names in alike.items()]
+    columns = ("artifacts", "processor", "cores", "threads", "device", "system", "Python")
     return tag(
         "div",
         tag("h3", "Machine"),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.report.drawing import COLOURS, INK, MUTED, axes_for, count, sparse, styled, svg
-from stages.report.markup import fill, shown, tag
+from stages.report.markup import fill, plain, shown, tag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -146,7 +146,7 @@ def dots(rows: Sequence[Row], *, x: str) -> list[Element]:
             if row.low is not None and row.high is not None:
                 axes.plot([row.low, row.high], [place + 0.2] * 2, color=INK, linewidth=2.2)
             axes.plot([row.mean], [place + 0.2], "o", color=INK, markersize=5)
-        axes.set_yticks(range(len(rows)), [row.label for row in reversed(rows)])
+        axes.set_yticks(range(len(rows)), [plain(row.label) for row in reversed(rows)])
         axes.set_ylim(-0.5, len(rows) - 0.5)
         axes.grid(visible=False, axis="y")
         words = ". ".join(_row_told(row) for row in rows)
@@ -178,7 +178,7 @@ def under_frames(
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
-        figure = Figure(figsize=(6.4, 1.9))
+        figure = Figure(figsize=(5.4, 1.8))
         axes = figure.add_axes((0.0, 0.16, 1.0, 0.82))
         for line in lines:
             _draw(axes, line)

@@ -1,7 +1,7 @@
 """Several workspaces beside each other: seeds of one experiment together, experiments overlaid."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -58,9 +58,18 @@ def compare(seen: Sequence[Seen]) -> bytes:
             f"of a group differ in the seed alone. {words}.",
             class_="lead",
         ),
+        *_worlds(seen),
         *(element for one in seen for element in troubles(one)),
     ]
     return document(TITLE, above, parts)
+
+
+def _worlds(seen: Sequence[Seen]) -> list[Element]:
+    """A warning where returns are of different worlds."""
+    found = sorted({one.prepared.job.world.env for one in seen})
+    if len(found) == 1:
+        return []
+    return [tag("p", f"Returns of {', '.join(found)} cannot be compared with each other.")]
 
 
 def grouped(seen: Sequence[Seen]) -> list[Group]:
@@ -93,6 +102,7 @@ def _scores(groups: Sequence[Group]) -> Element:
     told = [(group, [(one, _returns(one)) for one in group.runs]) for group in groups]
     summaries: list[tuple[Scalar, ...]] = []
     rows: list[Row] = []
+    together: list[Row] = []
     for group, found in told:
         runs = [np.array(values) for _, values in found if values]
         if not runs:
@@ -111,6 +121,10 @@ def _scores(groups: Sequence[Group]) -> Element:
                 middle.value,
                 _interval(middle),
             )
+        )
+        averages = [float(run.mean()) for run in runs]
+        together.append(
+            Row(group.name[:20], averages, mean.value, mean.low, mean.high, group.colour)
         )
         for one, values in found:
             if values:
@@ -131,13 +145,30 @@ def _scores(groups: Sequence[Group]) -> Element:
         "their episodes. One workspace says nothing of other seeds: its interval is that of its "
         "episodes; that of two or three is too narrow."
     )
-    drawn = (
-        [figure(*dots(rows, x="return"), title="Every episode", says="Mean and interval above.")]
-        if rows
-        else [tag("p", HINT, class_="missing")]
-    )
     return section(
-        "scores", "Scores", markup.table(columns, summaries), tag("p", says, class_="small"), *drawn
+        "scores",
+        "Scores",
+        markup.table(columns, summaries),
+        tag("p", says, class_="small"),
+        _drawn(together, rows) if rows else tag("p", HINT, class_="missing"),
+    )
+
+
+def _drawn(together: Sequence[Row], rows: Sequence[Row]) -> Element:
+    """Groups with a dot per workspace, and workspaces with a dot per episode."""
+    return tag(
+        "div",
+        figure(
+            *dots(together, x="mean return"),
+            title="Groups",
+            says="A dot is a workspace; above them the mean and its interval.",
+        ),
+        figure(
+            *dots(rows, x="return"),
+            title="Every episode",
+            says="A dot is an episode; above them the workspace's mean and its interval.",
+        ),
+        class_="pair",
     )
 
 
@@ -212,7 +243,7 @@ def _overlaid(groups: Sequence[Group], charts: Sequence[tuple[str, str, str, Rea
     for title, x, y, read in charts:
         lines = [line for group in groups for line in _lines(group, read)]
         if lines:
-            says = "Thick: mean of the seeds; shaded: bootstrap interval of it; thin: each seed."
+            says = "Thick: mean of a group; shaded: its bootstrap interval; thin: each workspace."
             several = any(len(group.runs) > 1 for group in groups)
             log = title.startswith("V ")
             chart = curves(lines, x=x, y=y, log_y=log)
@@ -230,9 +261,9 @@ def _lines(group: Group, read: Read) -> list[Line]:
         return [Line(group.name, found[0].x, found[0].y, group.colour)]
     thin = [Line("", one.x, one.y, group.colour, faint=True, told=False) for one in found]
     places, values = on_one_axis([(one.x, one.y) for one in found])
-    if not len(places):
-        return thin
-    label = f"{group.name}, {len(found)} seeds"
+    if not len(places):  # none is where another is
+        return [replace(thin[0], label=group.name, told=True), *thin[1:]]
+    label = f"{group.name}, {len(found)} workspaces"
     band = interval_of_curves(values)
     return [*thin, Line(label, places, values.mean(axis=0), group.colour, band=band)]
 

@@ -13,7 +13,7 @@ from stages.artifacts.episodes import EpisodeShard, rows_of
 from stages.artifacts.pictures import png
 from stages.report import markup
 from stages.report.charts import bars, histogram
-from stages.report.gathering import Seen, maker
+from stages.report.gathering import Seen, maker, number_at
 from stages.report.markup import figure, missing, section, tag
 
 KIND = "rollouts"
@@ -69,9 +69,11 @@ def _number(value: Any) -> float | int | None:
 
 def _charts(recording: Artifact) -> Element:
     found = cover(recording)
-    whole = recording.manifest.summary.get("episodes")
+    whole = number_at(recording.manifest.summary, "episodes")
     count = len(found.returns)
-    some = f"{count:,} of {whole:,} episodes" if whole and whole != count else f"{count:,} episodes"
+    some = (
+        f"{count:,} of {whole:,.0f} episodes" if whole and whole != count else f"{count:,} episodes"
+    )
     shown = [
         figure(*histogram([("return", found.returns)], x="return of an episode"), title="Returns"),
         figure(*histogram([("steps", found.lengths)], x="steps of an episode"), title="Lengths"),

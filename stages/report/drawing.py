@@ -6,6 +6,9 @@ one drawing serves by day and by night.
 
 import io
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, fromstring
 
@@ -32,7 +35,7 @@ _NAMESPACE = re.compile(r"\{[^}]*\}")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": SALT,
-    "font.size": 10.0,
+    "font.size": 10.5,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
@@ -50,6 +53,7 @@ _STYLE: Any = {
     "xtick.minor.size": 0,
     "lines.linewidth": 1.6,
     "path.simplify": True,
+    "text.parse_math": False,
     "axes.formatter.useoffset": False,
     "axes.formatter.limits": (-4, 5),
 }
@@ -67,11 +71,15 @@ def axes_for(x: str, y: str, *, height: float = HEIGHT) -> "tuple[Figure, Axes]"
     return figure, axes
 
 
-def styled() -> Any:
-    """A context in which figures look as those of a report do."""
+@contextmanager
+def styled() -> Iterator[None]:
+    """A block in which figures look as those of a report do."""
     import matplotlib as mpl
 
-    return mpl.rc_context(_STYLE)
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # Letters that matplotlib has no font for: the reader's browser has.
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield
 
 
 def svg(figure: "Figure", told: str, *, crop: bool = True) -> Element:

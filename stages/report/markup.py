@@ -26,7 +26,7 @@ def tag(name: str, /, *children: "Element | str | None", **attributes: str | int
     made = Element(name)
     for key, value in attributes.items():
         if value is not None:
-            made.set(key.rstrip("_").replace("_", "-"), _plain(str(value)))
+            made.set(key.rstrip("_").replace("_", "-"), plain(str(value)))
     fill(made, children)
     return made
 
@@ -39,9 +39,9 @@ def fill(element: Element, children: "Iterable[Element | str | None]") -> Elemen
         if isinstance(child, Element):
             element.append(child)
         elif len(element):
-            element[-1].tail = (element[-1].tail or "") + _plain(child)
+            element[-1].tail = (element[-1].tail or "") + plain(child)
         else:
-            element.text = (element.text or "") + _plain(child)
+            element.text = (element.text or "") + plain(child)
     return element
 
 
@@ -128,7 +128,7 @@ def shown(value: Scalar) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else value
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def trouble(error: StageError, *, about: str = "") -> Element:
@@ -159,7 +159,7 @@ def without(items: "Iterable[Element | None]") -> Iterator[Element]:
     return (item for item in items if item is not None)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text without characters that no page may hold."""
     return _CONTROL.sub("\ufffd", text)
 

@@ -70,7 +70,9 @@ def document(title: str, above: Sequence[Element], parts: Sequence[Element]) -> 
         tag("header", *above),
         tag("nav", tag("ul", *entries), aria_label="Contents"),
         fill(tag("main"), parts),
-        tag("footer", f"Made by `{GENERATOR}`; this file loads nothing from anywhere."),
+        tag(
+            "footer", "Made by ", tag("code", GENERATOR), ". This file loads nothing from anywhere."
+        ),
     )
     return markup.html(tag("html", head, body, lang="en"))
 

@@ -14,6 +14,7 @@ from stages.report.markup import section, shown, tag
 
 BOX = (158, 60)  # columns and rows of an artifact in the picture
 GAP = (26, 16)
+BEND = 26  # room for arrows that go back
 MOST = {"wide": 5, "narrow": 2}  # artifacts of a kind that are drawn: the newest
 LETTERS = {"vision": "V", "memory": "M", "control": "C"}
 SECONDS = "seconds_of_last_run"
@@ -72,10 +73,17 @@ def _picture(seen: Seen, layout: str) -> Element:
         for box in boxes.values()
         for key in _nearest(box.artifact, {key: one.artifact for key, one in boxes.items()})
     ]
+    bends = any("back" in str(arrow.get("class")) for arrow in arrows)
     if across:
-        size = (len(stages) * steps[0] - GAP[0], head + depth * steps[1] - GAP[1])
+        size = (
+            len(stages) * steps[0] - GAP[0],
+            head + depth * steps[1] - GAP[1] + bends * BEND,
+        )
     else:
-        size = (depth * steps[0] - GAP[0], len(stages) * (steps[1] + head) - GAP[1])
+        size = (
+            depth * steps[0] - GAP[0] + bends * BEND,
+            len(stages) * (steps[1] + head) - GAP[1],
+        )
     told = "; ".join(
         f"{one.id} from {', '.join(p.id for p in one.manifest.parents) or 'nothing'}"
         for column in columns
@@ -85,7 +93,7 @@ def _picture(seen: Seen, layout: str) -> Element:
         "svg",
         *arrows,
         *drawn,
-        viewBox=f"-1 -1 {size[0] + (2 if across else 26)} {size[1] + 2 + (32 if across else 0)}",
+        viewBox=f"-1 -1 {size[0] + 2} {size[1] + 2}",
         class_=f"pipeline {layout}",
         role="img",
         aria_label=f"The pipeline: {told}.",
