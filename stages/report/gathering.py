@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages import stage_writing
-from stages.artifacts.artifact import Artifact
+from stages.artifacts.artifact import Artifact, repairable
 from stages.artifacts.disk import read_file
-from stages.artifacts.plain import COUNT, NUMBER, fault, listed, optional
+from stages.artifacts.plain import COUNT, NUMBER, Rule, listed, optional
 from stages.artifacts.scores import parse_log, read_csv
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.control.search_log import LOG
@@ -178,23 +178,44 @@ def _states(prepared: Prepared) -> dict[str, tuple[str, str]]:
     return {str(row["stage"]): (str(row["state"]), str(row["because"] or "")) for row in rows}
 
 
-def lines_of(artifact: Artifact, name: str) -> list[dict[str, Any]]:
-    """The records of a log among an artifact's files; ArtifactDamaged where they are none."""
-    content = read_file(artifact.file(name), limit=LOG_LIMIT)
-    source = f"{artifact.id}/{name}"
+def metrics(artifact: Artifact) -> dict[str, Series]:
+    """Every measure of an artifact's metrics over its steps; none where it has no such file."""
+    return metrics_in(*_content(artifact, METRICS)) if METRICS in artifact.names() else {}
+
+
+def search(control: Artifact) -> Search:
+    """The search behind a controller."""
+    in_dream = control.manifest.summary.get("place") == "dream"
+    return search_in(*_content(control, LOG), in_dream=in_dream)
+
+
+def episodes(evaluation: Artifact) -> list[Episode]:
+    """Every episode of an evaluation."""
+    return episodes_in(*_content(evaluation, EPISODES))
+
+
+def _content(artifact: Artifact, name: str) -> tuple[bytes, str]:
+    """A payload file, and how messages call it."""
+    with repairable(artifact.remedy):
+        return read_file(artifact.file(name), limit=LOG_LIMIT), f"{artifact.id}/{name}"
+
+
+def _records(content: bytes, source: str, rules: Mapping[str, Rule]) -> list[dict[str, Any]]:
     try:
         lines = content.decode().splitlines()
     except UnicodeDecodeError as error:
-        raise ArtifactDamaged(f"{source} is not text.", fix=artifact.remedy) from error
-    return parse_log(lines, source=source)
+        raise ArtifactDamaged(f"{source} is not text.", why=f"{error}.") from error
+    return parse_log(lines, source=source, rules=rules)
 
 
-def metrics(artifact: Artifact) -> dict[str, Series]:
-    """Every measure of an artifact's metrics over its steps; none where it has no such file."""
-    if METRICS not in artifact.names():
-        return {}
+def metrics_in(content: bytes, source: str) -> dict[str, Series]:
+    """Every measure of a log over its steps; what is no number is passed by.
+
+    Raises:
+        ArtifactDamaged: it is no log.
+    """
     points: dict[str, list[tuple[float, float]]] = {}
-    for record in lines_of(artifact, METRICS):
+    for record in _records(content, source, {}):
         step = record.get("step")
         if not isinstance(step, int | float):
             continue
@@ -205,21 +226,16 @@ def metrics(artifact: Artifact) -> dict[str, Series]:
     return {name: Series(rows[:, 0], rows[:, 1]) for name, rows in arrays.items()}
 
 
-def search(control: Artifact) -> Search:
-    """The search behind a controller."""
-    records = lines_of(control, LOG)
-    for number, record in enumerate(records, start=1):
-        wrong = fault(record, _SEARCH)
-        if wrong:
-            raise ArtifactDamaged(
-                f"{control.id}/{LOG} is not the log of a search.",
-                why=f"Line {number}: {wrong}.",
-                fix=control.remedy,
-            )
+def search_in(content: bytes, source: str, *, in_dream: bool) -> Search:
+    """What the log of a search tells; of one in the dream only scores cost frames of the world.
+
+    Raises:
+        ArtifactDamaged: it is no such log.
+    """
+    records = _records(content, source, _SEARCH)
     made = [r for r in records if r.get("fitness") and r.get("sigma") is not None]
     scores = [r for r in records if r.get("selection")]
-    in_dream = control.manifest.summary.get("place") == "dream"
-    spent = np.cumsum([r["frames"] * (not in_dream or "selection" in r) for r in records])
+    spent = np.cumsum([float(r["frames"]) * (not in_dream or "selection" in r) for r in records])
     frames = [total for r, total in zip(records, spent, strict=True) if r.get("selection")]
     dreamt = [float(np.mean(r["dreamt"])) for r in scores if r.get("dreamt")]
     return Search(
@@ -235,31 +251,24 @@ def search(control: Artifact) -> Search:
     )
 
 
-def episodes(evaluation: Artifact) -> list[Episode]:
-    """Every episode of an evaluation."""
-    source = f"{evaluation.id}/{EPISODES}"
-    rows = read_csv(
-        read_file(evaluation.file(EPISODES), limit=LOG_LIMIT),
-        source=source,
-        columns=("who", "total_reward"),
-        counts=("seed", "num_steps", "num_frames"),
-    )
+def episodes_in(content: bytes, source: str) -> list[Episode]:
+    """The rows of a table of episodes.
+
+    Raises:
+        ArtifactDamaged: it is no such table.
+    """
+    counts = ("seed", "num_steps", "num_frames")
+    rows = read_csv(content, source=source, columns=("who", "total_reward"), counts=counts)
     try:
-        found = [
-            Episode(
-                row["who"],
-                int(row["seed"]),
-                float(row["total_reward"]),
-                int(row["num_steps"]),
-                int(row["num_frames"]),
-            )
-            for row in rows
-        ]
+        returns = [float(row["total_reward"]) for row in rows]
     except ValueError as error:
         raise ArtifactDamaged(f"{source} holds a return that is no number.") from error
-    if not np.isfinite([one.total_reward for one in found]).all():
+    if not np.isfinite(returns).all():
         raise ArtifactDamaged(f"{source} holds a return that is not finite.")
-    return found
+    return [
+        Episode(row["who"], int(row["seed"]), total, int(row["num_steps"]), int(row["num_frames"]))
+        for row, total in zip(rows, returns, strict=True)
+    ]
 
 
 def returns_of(evaluation: Artifact, who: str) -> list[float]:

@@ -42,6 +42,8 @@ READERS = (
     "checkpoint",
     "lock note",
     "digests",
+    "report",
+    "reported files",
 )
 
 

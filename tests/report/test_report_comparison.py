@@ -1,4 +1,4 @@
-"""`wm report A B C`: workspaces that differ in the seed are one group, and the rest is arithmetic."""
+"""`wm report A B C`: workspaces that differ in the seed are one group; the rest is arithmetic."""
 
 import csv
 import hashlib
