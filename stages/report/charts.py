@@ -18,6 +18,7 @@ SOLID: Final = "-"
 DASHED, DOTTED = (0, (5, 2)), (0, (1, 1.6))
 Style = Literal["-"] | tuple[int, tuple[float, ...]]
 Values = NDArray[np.float64]
+LARGEST = 1e100  # matplotlib computes distances of what it draws
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def curves(
             _draw(axes, line)
         for level in levels:
             colour = MUTED if level.colour is None else COLOURS[level.colour]
-            axes.axhline(level.value, color=colour, linestyle=level.style, linewidth=1.2)
+            axes.axhline(
+                float(drawable(level.value)), color=colour, linestyle=level.style, linewidth=1.2
+            )
         if log_x:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -91,12 +94,12 @@ def histogram(
     rows: Sequence[tuple[str, ArrayLike]], *, x: str, y: str = "episodes", num_bins: int = 24
 ) -> list[Element]:
     """How often values lie where, one outline per row, in shares where rows differ in number."""
-    every = np.concatenate([np.asarray(values, dtype=np.float64) for _, values in rows])
+    every = np.concatenate([drawable(values) for _, values in rows])
     edges = _edges(every, num_bins)
     with styled():
         figure, axes = axes_for(x, y)
         for number, (_, values) in enumerate(rows):
-            counts, _ = np.histogram(values, bins=edges)
+            counts, _ = np.histogram(drawable(values), bins=edges)
             colour = COLOURS[number] if number or len(rows) == 1 else COLOURS[0]
             axes.stairs(counts, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
             axes.stairs(counts, edges, color=colour, linewidth=1.2)
@@ -136,7 +139,7 @@ def dots(rows: Sequence[Row], *, x: str) -> list[Element]:
         for place, row in enumerate(reversed(rows)):
             colour = COLOURS[row.colour]
             axes.scatter(
-                row.values,
+                drawable(row.values),
                 place - 0.12 + 0.2 * _spread(len(row.values)),
                 s=9,
                 color=colour,
@@ -144,8 +147,10 @@ def dots(rows: Sequence[Row], *, x: str) -> list[Element]:
                 linewidths=0,
             )
             if row.low is not None and row.high is not None:
-                axes.plot([row.low, row.high], [place + 0.2] * 2, color=INK, linewidth=2.2)
-            axes.plot([row.mean], [place + 0.2], "o", color=INK, markersize=5)
+                axes.plot(
+                    drawable([row.low, row.high]), [place + 0.2] * 2, color=INK, linewidth=2.2
+                )
+            axes.plot(drawable([row.mean]), [place + 0.2], "o", color=INK, markersize=5)
         axes.set_yticks(range(len(rows)), [plain(row.label) for row in reversed(rows)])
         axes.set_ylim(-0.5, len(rows) - 0.5)
         axes.grid(visible=False, axis="y")
@@ -183,8 +188,9 @@ def under_frames(
         for line in lines:
             _draw(axes, line)
         axes.set_xlim(-half, num_steps + half)
-        highest = max(float(np.max(line.y)) for line in lines)
-        axes.set_ylim(0, 1.12 * highest or 1)
+        tops = [line.y if line.band is None else line.band[1] for line in lines]
+        highest = max(float(drawable(top).max()) for top in tops)
+        axes.set_ylim(0, 1.08 * highest or 1)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, prune="both"))
         axes.spines["left"].set_visible(False)
         axes.set_xticks(np.linspace(0, num_steps, num_frames).round().astype(int))
@@ -230,13 +236,19 @@ def _last(line: Line) -> str:
     return shown(float(values[-1])) if len(values) and not line.faint else ""
 
 
+def drawable(values: ArrayLike) -> Values:
+    """The values, those beyond what an axis can hold put at its end."""
+    return np.clip(np.asarray(values, dtype=np.float64), -LARGEST, LARGEST)
+
+
 def _draw(axes: "Axes", line: Line) -> None:
     colour = COLOURS[line.colour]
     if line.band is not None:
-        axes.fill_between(line.x, *line.band, color=colour, alpha=0.18, linewidth=0)
+        low, high = map(drawable, line.band)
+        axes.fill_between(drawable(line.x), low, high, color=colour, alpha=0.18, linewidth=0)
     axes.plot(
-        line.x,
-        line.y,
+        drawable(line.x),
+        drawable(line.y),
         color=colour,
         linestyle=line.style,
         linewidth=0.9 if line.faint else 1.6,

@@ -116,3 +116,22 @@ def test_text_stays_text_wherever_it_stands(text):
     assert page.all("p")[0].text == kept
     assert page.all("img")[0].attributes["alt"] == kept
     assert page.all("td")[0].text == kept
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [[1e308, -1e308], [1e-320, 1e300], [0.0, 0.0], [-5.0, -3.0]])
+@pytest.mark.parametrize("log", [False, True])
+def test_numbers_of_any_size_can_be_drawn(values, log):
+    drawn = [
+        *curves(
+            [Line("a", [0, 1e18], values, band=(values, values))],
+            [Level("l", max(values))],
+            x="x",
+            y="y",
+            log_y=log,
+        ),
+        *histogram([("a", values)], x="x"),
+        *dots([Row("a", values, values[0], min(values), max(values))], x="x"),
+        *under_frames([Line("a", [0, 1], values)], num_steps=1, num_frames=2, y="y"),
+    ]
+    assert pages.faults(page_of(*drawn)) == []
