@@ -77,12 +77,12 @@ def curves(
             axes.axhline(
                 float(drawable(level.value)), color=colour, linestyle=level.style, linewidth=1.2
             )
-        if log_x:
+        if log_x and all(np.min(line.x) > 0 for line in lines):
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         elif all(_is_whole(line.x) for line in lines):
             count(axes.xaxis)
-        if log_y:
+        if log_y and all(np.min(line.y) > 0 for line in lines):
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(sparse)
