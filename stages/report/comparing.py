@@ -54,8 +54,8 @@ def compare(seen: Sequence[Seen]) -> bytes:
         tag("h1", TITLE),
         tag(
             "p",
-            f"{len(seen)} workspaces in {len(groups)} groups, which differ in settings; workspaces "
-            f"of a group differ in the seed alone. {words}.",
+            f"{len(seen)} workspaces by their settings: {words}. Workspaces of a group differ in "
+            "the seed alone.",
             class_="lead",
         ),
         *_worlds(seen),
