@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from stages.events import Monitor, Report
-from wm_cli.options import PlaceOptions, taking
+from wm_cli.options import PlaceOptions
 from wm_cli.session import carry_out
+from wm_cli.taking import taking
 
 __all__ = ["reporting"]
 
