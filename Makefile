@@ -20,13 +20,14 @@ export PIP_CONSTRAINT := constraints.txt
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help all test setup setup-dev rollout train-vision train-vae sample-latents train-memory \
-	train-control evaluate status verify doctor bench lint types contracts quicktest format torture soak
+	train-control evaluate report status verify doctor bench lint types contracts quicktest format torture soak
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-all: $(VENV)/.ready ## set up, then run the whole pipeline (PRESET=debug|quick|hour|paper|dream)
+all: $(VENV)/.ready ## set up, then run the whole pipeline and report it (PRESET=debug|quick|hour|paper|dream)
 	$(WM) run $(OPTIONS)
+	$(WM) report -w $(WORKSPACE)
 
 test: lint types contracts ## set up, then lint, check types and contracts, and run all tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
@@ -46,6 +47,9 @@ sample-latents: ## encode them with V
 train-memory: ## train M on the latents
 train-control: ## search C in the world, or in the dream
 evaluate: ## score the agent on held-out episodes
+
+report: $(VENV)/.ready ## write report.html into the workspace: one page that shows all of it
+	$(WM) report -w $(WORKSPACE)
 
 status: $(VENV)/.ready ## show the workspace
 	$(WM) status -w $(WORKSPACE)

@@ -21,10 +21,12 @@ from stages.artifacts.workspace import Workspace
 from stages.contracts import NO_WORLD, ActionSpec, WorldSpec
 from stages.described import check_memory, check_vision, described, record_of, told_actions
 from stages.errors import InputsMismatch
-from stages.families import WEIGHTS
+from stages.families import WEIGHTS, build_memory, build_vision, load_into
 
 if TYPE_CHECKING:
     from stages.control.pilot import PilotShape
+    from stages.memory.mdn_rnn import MDNRNN
+    from stages.vision.vae import VAE
 
 Parameters = NDArray[np.floating]
 MODELS = ("vision", "memory")
@@ -102,6 +104,26 @@ def vision_weights(vision: Artifact) -> Path:
     path = vision.file(WEIGHTS)
     check_vision(path, vision.manifest.summary["shape"]["latent_size"], f"{vision.id}/{WEIGHTS}")
     return path
+
+
+def vision_model(vision: Artifact) -> "VAE":
+    """V of an artifact, on the CPU."""
+    path = vision_weights(vision)
+    model = build_vision(vision.manifest.summary["shape"])
+    load_into(model, path)
+    return model
+
+
+def memory_model(memory: Artifact) -> "MDNRNN":
+    """M of an artifact, on the CPU."""
+    from stages.memory.mdn_rnn import MDNRNNShape
+
+    shape = record_of(MDNRNNShape, memory.manifest.summary["shape"])
+    path = memory.file(WEIGHTS)
+    check_memory(path, shape, f"{memory.id}/{WEIGHTS}")
+    model = build_memory(vars(shape))
+    load_into(model, path)
+    return model
 
 
 def lineage(workspace: Workspace, control: Artifact) -> tuple[Artifact, ...]:

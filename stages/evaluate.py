@@ -311,28 +311,33 @@ def record(
         progress.poll()
         progress.emit(Advanced(number, len(seeds), "videos"))
         progress.emit(Doing(f"filming seed {seed}"))
-        frames = _filmed(agent, parameters, job.world, seed, section["max_steps"])
+        driven = driven_again(agent, parameters, job.world, seed, section["max_steps"])
         path = workspace.videos() / f"{artifact.id.replace('/', '-')}-seed-{seed}.mp4"
-        write_video(path, frames, frames_per_second=speed)
+        write_video(path, (frame for frame, _ in driven), frames_per_second=speed)
         paths.append(str(path))
         progress.emit(Filmed(f"evaluate/seed-{seed}", number, path))
     progress.emit(Advanced(len(seeds), len(seeds), "videos"))
     return Report(command="evaluate --record", path=str(workspace.videos()), notes=tuple(paths))
 
 
-def _filmed(
+def driven_again(
     agent: AgentFiles, parameters: Parameters, spec: WorldSpec, seed: int, max_steps: int
-) -> Iterator["NDArray[np.uint8]"]:
-    """The engine's own frames of one episode, one per action, as they are driven."""
+) -> Iterator[tuple["NDArray[np.uint8]", float]]:
+    """The engine's own frames of one episode, and its return so far, one per action and the last.
+
+    A frame is overwritten by the next.
+    """
     from stages.worlds.making import make_prepared
 
     with closing(make_prepared(spec, engine=REFERENCE)) as world:
         pilot = load_pilot(agent, parameters[None], world.action_spec)
         observation = world.reset([seed])
         pilot.reset([seed])
-        num_steps = 0
+        num_steps, total = 0, 0.0
         while world.live.any() and not 0 < max_steps <= num_steps:
-            yield world.raw[0]
-            observation = world.step(pilot.act(observation, world.live)).observation
+            yield world.raw[0], total
+            step = world.step(pilot.act(observation, world.live))
+            observation = step.observation
+            total += float(step.reward[0])
             num_steps += 1
-        yield world.raw[0]
+        yield world.raw[0], total

@@ -16,7 +16,8 @@ from stages.events import number_text
 
 GUIDES = ("docs/tutorial.md", "docs/resume.md", "docs/headless.md", "docs/seeds.md")
 OWN = ("docs/own-data.md", "docs/own-environment.md", "docs/metrics.md")
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md", *GUIDES, *OWN)
+REFERENCE = ("docs/reliability.md", "docs/report.md")
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *REFERENCE, *GUIDES, *OWN)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = {"console", "bash", "sh", "shell"}
 OURS = re.compile(r"^(?:xvfb-run (?:-\w+ )*)?(wm|make)\b")

@@ -56,7 +56,7 @@ def test_the_wheel_holds_two_packages_and_nothing_else(wheel):
     code = [name for name in names if not name.partition("/")[0].endswith(".dist-info")]
     kept = (ROOT / name for name in code)
     assert all(path.is_file() for path in kept)
-    assert {Path(name).suffix for name in code} <= {".py", ".sh", ".toml", ".typed"}
+    assert {Path(name).suffix for name in code} <= {".py", ".sh", ".toml", ".typed", ".css"}
 
 
 def test_every_module_and_recipe_is_in_the_wheel(wheel):
@@ -64,7 +64,7 @@ def test_every_module_and_recipe_is_in_the_wheel(wheel):
     expected = {
         path.relative_to(ROOT).as_posix()
         for package in ("wm_cli", "stages")
-        for suffix in ("py", "sh", "toml")
+        for suffix in ("py", "sh", "toml", "css")
         for path in (ROOT / package).rglob(f"*.{suffix}")
     }
     assert "stages/settings/recipes/carracing.toml" in expected

@@ -29,6 +29,7 @@ from wm_cli.options import (
     StageOptions,
     YesOption,
 )
+from wm_cli.reporting import reporting
 from wm_cli.session import carry_out
 from wm_cli.taking import taking
 
@@ -70,6 +71,7 @@ def run(words: Sequence[str]) -> int:
 
 app.add_typer(inspect)
 app.add_typer(exchange)
+app.add_typer(reporting)
 
 
 @app.callback()

@@ -1,24 +1,11 @@
-"""How numbers, sizes and foreign text are written for people."""
+"""How numbers and foreign text are written for people, in tables and on lines."""
 
 import math
 
 from stages.events import Scalar, number_text
+from stages.wording import duration, size
 
-_SIZES = ("B", "kB", "MB", "GB", "TB")
-
-
-def duration(seconds: float) -> str:
-    """`30 ms`, `1.5 s`, `12 s`, `2 min 5 s`, `3 h 20 min`."""
-    if seconds < 0.995:
-        return f"{seconds * 1000:.3g} ms"
-    if seconds < 9.95:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+__all__ = ["cell", "duration", "is_bytes", "is_seconds", "printable", "rate", "size"]
 
 
 def rate(per_second: float) -> str:
@@ -26,14 +13,6 @@ def rate(per_second: float) -> str:
     if per_second >= 1:
         return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
     return f"{duration(1 / per_second)} each"
-
-
-def size(num_bytes: float) -> str:
-    """`512 B`, `1.5 kB`, `12 MB`; a kB is 1000 bytes."""
-    unit = 0
-    while num_bytes >= 999.5 and unit < len(_SIZES) - 1:
-        num_bytes, unit = num_bytes / 1000, unit + 1
-    return f"{num_bytes:.0f} {_SIZES[unit]}" if unit == 0 else f"{num_bytes:.3g} {_SIZES[unit]}"
 
 
 def printable(text: str) -> str:

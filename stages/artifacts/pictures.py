@@ -6,6 +6,8 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
+PICTURE_LIMIT = 64 * 2**20  # bytes; bounded before it is read
+
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
     """Content of a PNG file of pixels uint8 [rows, columns, 3]."""

@@ -14,6 +14,9 @@ from stages.artifacts.disk import write_file
 from stages.errors import EnvironmentLacks
 
 SCALE = 4  # pixels of the film per pixel of a frame
+# x264 looks ahead with what lies in its memory: the same frames would give other bytes each time.
+REPEATABLE = {"threads": "1", "x264-params": "mbtree=0"}
+QUALITY = 18  # constant rate factor: hardly any difference is seen
 
 
 def require_encoder() -> None:
@@ -38,8 +41,8 @@ def write_video(
 class Film:
     """A film in the making, held in memory: a file is there whole or not at all."""
 
-    def __init__(self, *, frames_per_second: float, scale: int = 1) -> None:
-        """`scale`: pixels of the film per pixel of a frame."""
+    def __init__(self, *, frames_per_second: float, scale: int = 1, quality: int = QUALITY) -> None:
+        """`scale`: pixels of the film per pixel of a frame; `quality` as x264 counts, 0 is best."""
         require_encoder()
         import av
 
@@ -47,6 +50,7 @@ class Film:
         self._container = av.open(self._content, "w", format="mp4")
         self._rate = Fraction(frames_per_second).limit_denominator(1000)
         self._scale = scale
+        self._quality = quality
         self._stream: Any = None
         self.num_frames = 0
 
@@ -59,17 +63,21 @@ class Film:
             self._stream = self._container.add_stream("h264", rate=self._rate)
             self._stream.height, self._stream.width = enlarged.shape[:2]
             self._stream.pix_fmt = "yuv420p"
-            self._stream.options = {"crf": "18"}
+            self._stream.options = {"crf": str(self._quality), **REPEATABLE}
         picture = av.VideoFrame.from_ndarray(enlarged, format="rgb24")
         self._container.mux(self._stream.encode(picture))
         self.num_frames += 1
 
     def write(self, path: Path) -> None:
         """End the film and put it at `path`."""
+        write_file(path, self.content())
+
+    def content(self) -> bytes:
+        """End the film; the bytes of its file."""
         assert self._stream is not None, "a film without frames"
         self._container.mux(self._stream.encode())
         self._container.close()
-        write_file(path, self._content.getvalue())
+        return self._content.getvalue()
 
 
 def _even(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

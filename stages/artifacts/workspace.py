@@ -36,6 +36,7 @@ WORKSPACE = "workspace.json"
 LOCK = ".lock"
 VIDEOS = "videos"
 TRACKING = "tracking"  # what trackers write, such as event files
+REPORT = "report.html"  # of `wm report`; not an artifact
 KINDS = tuple(stage.writes for stage in (*STAGES, PLAY))
 _PUT_BACK = (
     "Put it back, or work in another folder (-w); every artifact's manifest.json tells "
@@ -257,7 +258,7 @@ class Workspace:
                 self._store(None)
 
     def _refuse_foreign(self) -> None:
-        ours = {*KINDS, VIDEOS, TRACKING}
+        ours = {*KINDS, VIDEOS, TRACKING, REPORT}
         for path in sorted(self.root.iterdir()):
             if path.name not in ours and not path.name.startswith("."):
                 raise UsageError(

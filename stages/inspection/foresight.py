@@ -214,9 +214,9 @@ def _measured(workspace: Workspace, memory: Artifact, progress: Monitor) -> dict
     """What `horizon.json` of a memory would say; it is not written."""
     import torch
 
+    from stages.agents import memory_model
     from stages.artifacts.latents import LatentSet
-    from stages.described import check_memory, record_of
-    from stages.families import WEIGHTS, build_memory, load_into
+    from stages.described import record_of
     from stages.foresight import HeldOut, dreamt_errors
     from stages.memory.mdn_rnn import MDNRNNShape
     from stages.training.batches import split_episodes
@@ -233,10 +233,7 @@ def _measured(workspace: Workspace, memory: Artifact, progress: Monitor) -> dict
             raise InputsMismatch(
                 f"{memory.id} did not learn from {one.id}: their latents or actions differ in size."
             )
-    path = memory.file(WEIGHTS)
-    check_memory(path, shape, f"{memory.id}/{WEIGHTS}")
-    model = build_memory(vars(shape))
-    load_into(model, path)
+    model = memory_model(memory)
     settings = manifest.config["memory"]
     with closing(LatentSet.of(latents)) as episodes:
         split = split_episodes(episodes.seeds.tolist(), fraction=settings["held_out"])

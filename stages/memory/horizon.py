@@ -196,7 +196,7 @@ def _latents(
     z, mu = starts.later[lasting, place].astype(np.float64), starts.later_mu[lasting, place]
     held = lags.held_nll(lag, now, z)
     prediction = model.heads(of_starts(dreamt.h))  # [W, P, Z, K]
-    means = _means(prediction)  # [W, P, Z]
+    means = predictive_means(prediction)  # [W, P, Z]
     likelihood = _log_marginal(prediction, torch.from_numpy(starts.later[lasting, place]))
     return {
         "error": _root_mean_square(means.mean(1) - mu),
@@ -212,7 +212,7 @@ def _latents(
     }
 
 
-def _means(prediction: Prediction) -> NDArray[np.float64]:
+def predictive_means(prediction: Prediction) -> NDArray[np.float64]:
     """Mean [W, P, Z] of what every dream says of its next latent."""
     means: NDArray[np.float64] = (
         (prediction.log_weight.exp() * prediction.mean).sum(-1).cpu().double().numpy()

@@ -101,6 +101,8 @@ def targets(folder: Path) -> dict[str, Target]:
         "checkpoint": _checkpoints(folder),
         "lock note": _lock_notes(folder),
         "digests": _sidecars(folder),
+        "report": _reports(root),
+        "reported files": _reported_files(root),
     }
 
 
@@ -633,6 +635,37 @@ def _steps(plan: Any, steps: int) -> Any:
     from dataclasses import replace
 
     return replace(plan, num_steps=steps)
+
+
+def _reports(root: Path) -> Target:
+    """`wm report` of a workspace one of whose manifests says anything at all."""
+
+    def read(example: tuple[str, bytes]) -> None:
+        from stages.report.gathering import gather
+        from stages.report.page import page
+
+        kind, content = example
+        with manifest_in(root / kind / "0001", content):
+            seen = gather(root, progress=Silent())
+            assert b"<script" not in page(seen, with_films=False)
+
+    return Target(_mutated_manifests(root), read, examples=4)
+
+
+def _reported_files(root: Path) -> Target:
+    """The logs and tables from which a report draws."""
+    from stages.report.gathering import episodes_in, metrics_in, search_in
+
+    readers: dict[str, Callable[[bytes], object]] = {
+        "vision/0001/metrics.jsonl": lambda content: metrics_in(content, "m"),
+        "control/0001/search.jsonl": lambda content: search_in(content, "s", in_dream=True),
+        "evaluations/0001/episodes.csv": lambda content: episodes_in(content, "e"),
+    }
+    contents = [
+        mutated_bytes((root / name).read_bytes()).map(lambda found, name=name: (name, found))
+        for name in readers
+    ]
+    return Target(st.one_of(contents), lambda example: readers[example[0]](example[1]))
 
 
 def _lock_notes(folder: Path) -> Target:

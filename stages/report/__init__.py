@@ -1,0 +1,1 @@
+"""`wm report`: what a workspace holds, as one HTML file. It writes nothing but that file."""

@@ -1,0 +1,92 @@
+"""How C was found: population, mean vector, step size, and the dream beside the world."""
+
+from functools import partial
+from xml.etree.ElementTree import Element
+
+from stages.artifacts.artifact import Artifact
+from stages.report import markup
+from stages.report.charts import DASHED, DOTTED, Line, curves
+from stages.report.gathering import Search, Seen, maker, search
+from stages.report.markup import facts, figure, missing, section, tag
+
+KIND = "control"
+TITLE = "C: acting"
+
+
+def search_part(seen: Seen) -> Element:
+    """The newest search; earlier ones are folded away."""
+    newest = seen.newest(KIND)
+    if newest is None:
+        command = seen.command(maker(KIND))
+        return section(KIND, TITLE, missing("There is no C yet; this searches one:", command))
+    summary = newest.manifest.summary
+    place = summary.get("place", "world")
+    told = [
+        ("artifact", newest.id),
+        ("candidates were tried in", f"the {place}" if place != "oracle" else "the oracle"),
+        ("selected mean vector", summary.get("selected_score")),
+        ("of generation", summary.get("selected_generation")),
+        ("generations", summary["generations"]),
+        ("frames of the world", summary["frames"]),
+        ("dreamt frames", summary.get("dreamt_frames")),
+        ("parameters", summary["parameters"]),
+    ]
+    pairs = [(name, value) for name, value in told if value is not None]
+    folded = [
+        markup.details(f"Search of {one.id}", seen.tried(partial(_charts, one)))
+        for one in reversed(seen.artifacts[KIND][-4:-1])
+    ]
+    charts = seen.tried(lambda: _charts(newest), about="Search.")
+    return section(KIND, TITLE, facts(pairs), charts, *folded)
+
+
+def _charts(control: Artifact) -> Element:
+    found = search(control)
+    place = control.manifest.summary.get("place", "world")
+    shown = [_population(found, place), *_vectors(found, place), _sigma(found)]
+    return tag("div", *shown, class_="pair")
+
+
+def _population(found: Search, place: str) -> Element:
+    where = " in the dream" if place == "dream" else ""
+    lines = [
+        Line(f"best candidate{where}", found.generations, found.best, 4, faint=True),
+        Line(f"population mean{where}", found.generations, found.mean, 0),
+    ]
+    if place != "dream" and len(found.scored):
+        lines.append(_score(found, "mean vector"))
+    says = (
+        "Candidates were tried in M's dream alone; what they are worth in the world is beside."
+        if place == "dream"
+        else "The mean vector of the search is scored on tracks of its own, with its standard "
+        "error."
+    )
+    drawn = curves(lines, x="generation", y=f"return{where}")
+    return figure(*drawn, title="Population", says=says)
+
+
+def _vectors(found: Search, place: str) -> list[Element]:
+    """The mean vector, in the dream and in the world together."""
+    if place != "dream" or not len(found.scored):
+        return []
+    lines = [_score(found, "in the world")]
+    if found.dreamt is not None:
+        lines.append(Line("in the dream", found.scored, found.dreamt, 0, DASHED, dots=True))
+    says = (
+        "The same vectors in both. Where the dream rises and the world does not, C has learnt "
+        "what is wrong with M. Shaded: standard error."
+    )
+    drawn = curves(lines, x="generation", y="return of the mean vector")
+    return [figure(*drawn, title="Dream and world", says=says)]
+
+
+def _score(found: Search, label: str) -> Line:
+    band = (found.score - found.stderr, found.score + found.stderr)
+    return Line(label, found.scored, found.score, 1, band=band, dots=True)
+
+
+def _sigma(found: Search) -> Element:
+    drawn = curves([Line("sigma", found.generations, found.sigma, 2, DOTTED)], x="generation", y="")
+    return figure(
+        *drawn, title="Step size", says="Standard deviation of the search's distribution."
+    )
