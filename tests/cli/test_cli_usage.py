@@ -12,7 +12,6 @@ COMMANDS = [
     *(stage.name for stage in STAGES),
     *(alias for stage in STAGES for alias in stage.aliases),
     "run",
-    "export",
     "clean",
     "play",
     "status",
@@ -21,6 +20,8 @@ COMMANDS = [
     "doctor",
     "config",
     "bench",
+    "import",
+    "export",
 ]
 
 
