@@ -164,7 +164,8 @@ class SettingOptions(PlaceOptions):
             "--recipe",
             metavar="NAME|FILE",
             rich_help_panel=SETTINGS,
-            help="carracing, doom, breakout or a TOML file; at first carracing.",
+            help="carracing, doom, breakout, imported or a TOML file; at first carracing, of an "
+            "import imported.",
             autocompletion=completing.recipes,
         ),
     ] = None

@@ -66,16 +66,12 @@ _BROKEN = (
     RuntimeError, OverflowError, SyntaxError,
 )  # fmt: skip
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENDS = listed(NUMBER)
 _RULES = {
     "format": one_of(FORMAT),
     "format_version": SIZE,
     "actions": exactly(
-        {
-            "kind": one_of("box", "choice"),
-            "size": SIZE,
-            "low": listed(NUMBER),
-            "high": listed(NUMBER),
-        }
+        {"kind": one_of("box", "choice"), "size": SIZE, "low": _ENDS, "high": _ENDS}
     ),
 }
 

@@ -22,7 +22,7 @@ LITTLE_MEMORY = 2 * 10**9  # bytes; the smallest that trains V comfortably
 LITTLE_DISK = 2 * 10**9  # bytes; a rollout of the preset hour
 LITTLE_SHARED = 64 * 10**6  # bytes; docker's default
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-EXTRAS = {None, "fast", "video", "doom", "tensorboard"}  # that are tried
+EXTRAS = {None, "fast", "video", "doom", "minari", "tensorboard"}  # that are tried
 MODULES = {  # distribution -> module that is tried; the base, then the extras
     "numpy": "numpy",
     "h5py": "h5py",
@@ -33,9 +33,11 @@ MODULES = {  # distribution -> module that is tried; the base, then the extras
     "ale-py": "ale_py",
     "cma": "cma",
     "safetensors": "safetensors.numpy",
+    "matplotlib": "matplotlib",
     "envpool": "envpool",
     "av": "av",
     "vizdoom": "vizdoom",
+    "minari": "minari",
     "tensorboard": "tensorboard.summary.writer.record_writer",
 }
 
