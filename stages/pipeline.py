@@ -109,7 +109,7 @@ def settle(root: Path, request: Request) -> Settled:
     settings = resolve(
         sections(recipe.family),
         recipe,
-        preset=request.preset or (stored["preset"] if stored else None),
+        preset=request.preset or (stored.get("preset") if stored else None),
         inherited=inherited,
         overrides=parse_overrides(request.overrides),
         named={**(request.named or {}), "seed": request.seed},
@@ -256,15 +256,15 @@ def _kept_recipe(kept: Recipe, request: Request) -> tuple[Recipe, tuple[str, ...
 def _passing(stored: Mapping[str, Any], request: Request) -> tuple[str, ...]:
     """What holds for this command alone."""
     changed = [
-        f"{name} {stored[name]} -> {getattr(request, name)}"
+        f"{name} {stored.get(name)} -> {getattr(request, name)}"
         for name in ("preset", "seed")
-        if getattr(request, name) not in {None, stored[name]}
+        if getattr(request, name) not in {None, stored.get(name)}
     ]
     changed += [f"--set {word}" for word in request.overrides]
     if not changed:
         return ()
     remarks = [f"For this command only: {', '.join(changed)} (the workspace keeps its own)."]
-    if request.preset not in {None, stored["preset"]} and stored["overrides"]:
+    if request.preset not in {None, stored.get("preset")} and stored["overrides"]:
         kept = " ".join(f"--set {word}" for word in stored["overrides"])
         remarks.append(f"Stored with the workspace, and above its preset: {kept}.")
     return tuple(remarks)

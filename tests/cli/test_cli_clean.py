@@ -125,7 +125,8 @@ def test_doctor_tells_sizes_and_the_command_that_goes_on(wm, workspace):
     assert {name: row["what"] for name, row in rows.items()} == left(workspace)
     work, lock = rows[f"rollouts/{partial.name}"], rows["rollouts/.lock"]
     assert work["bytes"] == sum(path.stat().st_size for path in partial.iterdir())
-    assert work["files"] == len(list(partial.glob("shard-*.h5")))
+    kept = [*partial.glob("shard-*.h5"), *partial.glob("metrics.jsonl")]
+    assert work["files"] == len(kept) > 1
     assert 0 <= work["age_seconds"] < 600
     assert lock["what"] == "stale lock" and "which was killed" in lock["because"]
     times = {path.name: path.stat().st_mtime_ns for path in partial.glob("shard-*.h5")}

@@ -94,7 +94,7 @@ def _doubles(folder: Path) -> dict[str, np.ndarray]:
 def load_episodes(workspace: Path) -> list[Episode]:
     """Every episode of the newest rollout, in the order of its shards."""
     folder, manifest = find(workspace, "rollouts")
-    names = sorted(entry["name"] for entry in manifest["files"])
+    names = sorted(one["name"] for one in manifest["files"] if one["name"].endswith(".h5"))
     return [episode for name in names for episode in _read_shard(folder / name)]
 
 
@@ -117,8 +117,9 @@ def load_latents(workspace: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     """(mu, logvar), each [T + 1, Z], of every episode."""
     folder, manifest = find(workspace, "latents")
     found = []
-    for entry in sorted(manifest["files"], key=lambda entry: entry["name"]):
-        with h5py.File(folder / entry["name"], "r") as file:
+    names = sorted(one["name"] for one in manifest["files"] if one["name"].endswith(".h5"))
+    for name in names:
+        with h5py.File(folder / name, "r") as file:
             assert file.attrs["format"] == "wm-latents"
             cuts = file["observation_offsets"][:]
             for start, stop in pairwise(cuts):

@@ -165,7 +165,7 @@ def test_a_rollout_does_not_depend_on_the_number_of_workers(tmp_path):
     one, four = (tmp_path / str(workers) for workers in (1, 4))
     assert digests(one) == digests(four)
     assert payload(one, "rollouts/0001") == payload(four, "rollouts/0001")
-    assert len(payload(one, "rollouts/0001")) == 3
+    assert len([name for name in payload(one, "rollouts/0001") if name.endswith(".h5")]) == 3
 
 
 @pytest.mark.parametrize("stage", ["sample-latents", "train-control", "evaluate"])

@@ -571,7 +571,6 @@ def _search_logs(folder: Path) -> Target:
         log = SearchLog(found.open())
         log.replay(search(), progress=Silent())
         log.pending("generation 3")
-        list(log.metrics())
 
     def example(name: str) -> st.SearchStrategy[tuple[str, bytes]]:
         content = mutated_json(files[name]).map(_lines) | mutated_bytes(_lines(files[name]))
