@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages import PLAY, stage_writing
+from stages import IMPORT, PLAY, stage_writing
 from stages.artifacts.disk import digest_file, explained, plain_size, read_file
 from stages.artifacts.folders import MANIFEST, artifact_id
 from stages.artifacts.manifest import (
@@ -87,6 +87,8 @@ class Artifact:
     @property
     def remedy(self) -> str:
         """The sentence with the command that makes it again, from the same start."""
+        if self.manifest.stage == IMPORT.name:
+            return f"Import it again: wm import FORMAT PATH --force (`wm show {self.id}` says more)"
         named = [parent.id for parent in self.manifest.parents if parent.kind == self.kind]
         again = remedy(self.kind) + "".join(f" --from {name}" for name in named)
         if named or (self.kind == "rollouts" and self.manifest.parents):
