@@ -20,6 +20,8 @@ from cli_process import environment
 from command_line import default_signals, wait_until
 
 from stages.artifacts.lock import StageLock
+from stages.artifacts.workspace import Workspace
+from stages.inspection.running import remark, running
 
 # A stage of the real machinery (lock, partial, commit) whose work is to wait.
 STAGE = """
@@ -118,11 +120,13 @@ def test_a_running_stage_a_killed_one_and_a_finished_one(root):
         assert one["left_seconds"] <= 38 / one["per_second"]
         resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
         assert one["memory_bytes"] == pytest.approx(resident * 4096, rel=0.2)
-        shown = json.loads(run("status", "--json", "-w", root).stdout)
-        (table,) = [table for table in shown["tables"] if table["title"] == "Running"]
+        (table,) = [table for table in status(root)["tables"] if table["title"] == "Running"]
         assert table["rows"][0]["progress"] == "2/40 episodes"
         process.kill()
         process.wait()
+        shown = {one["title"]: one["rows"] for one in status(root)["tables"]}
+        assert "Running" not in shown, "it has just died"
+        assert shown["Stages"][0]["state"] == "partial"
         before = everything(root)
         (one,) = looks(root, lambda found: found and found[0]["state"] == "killed")
         assert everything(root) == before, "looking changes nothing"
@@ -140,6 +144,44 @@ def run(*words) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*words), env=environment(), capture_output=True, text=True, check=True, timeout=60
     )
+
+
+def status(root: Path) -> dict:
+    return json.loads(run("status", "--json", "-w", root).stdout)
+
+
+@pytest.mark.parametrize(
+    ("host", "alive", "silent", "state"),
+    [
+        ("", True, 3600, "running"),
+        ("", False, 0, "killed"),
+        ("-other", False, 0, "running"),
+        ("-other", True, 0, "running"),
+        ("-other", False, -10, "running"),  # its clock is ahead
+        ("-other", False, 60, "silent"),
+        ("-other", False, -60, "silent"),
+    ],
+)
+def test_only_a_process_of_this_machine_is_known_to_be_dead(tmp_path, host, alive, silent, state):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    workspace = Workspace.open(tmp_path / "w", create=True)
+    lock = workspace.lock("vision")
+    with lock:
+        lock.tell({"done": 3, "total": 9, "unit": "steps"})
+        note = json.loads(lock.path.read_bytes())
+        note["host"] += host
+        note["told_at"] = time.time() - silent
+        note["process"] = os.getpid() if alive else dead.pid
+        lock.path.write_text(json.dumps(note))
+        (one,) = running(workspace)
+        assert one.state == state
+        told = remark(one)
+        assert ("killed" in told) == (state == "killed")
+        assert ("not heard of for" in told) == (silent > 5)
+        del note["told_at"], note["told"]  # as an earlier version of wm left it
+        lock.path.write_text(json.dumps(note))
+        assert [one.state for one in running(workspace)] == ["running"] * (not host and alive)
 
 
 def test_watching_takes_no_lock(tmp_path, monkeypatch):
