@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -18,10 +19,12 @@ from pathlib import Path
 import pytest
 from cli_process import environment
 from command_line import default_signals, wait_until
+from rich.console import Console
 
 from stages.artifacts.lock import StageLock
 from stages.artifacts.workspace import Workspace
 from stages.inspection.running import remark, running
+from wm_cli.watching import block, json_line, picture
 
 # A stage of the real machinery (lock, partial, commit) whose work is to wait.
 STAGE = """
@@ -204,6 +207,48 @@ def test_a_note_that_is_being_rewritten_is_read_whole(tmp_path):
             assert (note.told["done"], len(note.told["latest"])) == (number, number * 7 % 1500)
         lock.tell({"latest": "x" * 5000})  # does not fit, and is not told
         assert StageLock(tmp_path / ".lock", "rollout").note().told["done"] == 299
+
+
+@pytest.mark.parametrize("name", ["per_second", "left_seconds", "memory_bytes", "done", "workers"])
+@pytest.mark.parametrize(
+    "number",
+    ["1e-310", "5e-324", "1e308", "-1", "NaN", "Infinity", "1e999", "9" * 400, "0", "1e-9"],
+)
+def test_no_number_of_a_note_ends_the_watcher(tmp_path, name, number):
+    workspace = Workspace.open(tmp_path / "w", create=True)
+    lock = workspace.lock("vision")
+    with lock:
+        lock.tell({"done": 3, "total": 9, "unit": "steps", name: 77})
+        note = lock.path.read_text()
+        assert '": 77' in note
+        lock.path.write_text(note.replace('": 77', f'": {number}'))
+        assert json.loads(json_line(workspace))["running"][0]["total"] == 9
+        assert "train-vision" in block(workspace).plain
+        screen = Console(width=60, file=io.StringIO())
+        screen.print(picture(workspace))
+        assert "train-vision" in screen.file.getvalue()
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["lines", "json"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_what_ends_a_watcher_says_how(root, number, code, words):
+    Workspace.open(root, create=True)
+    with (
+        default_signals(),
+        subprocess.Popen(
+            command(*WATCH, *words, "-w", root),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+        ) as watcher,
+    ):
+        assert watcher.stdout.readline()
+        watcher.send_signal(number)
+        _, said = watcher.communicate(timeout=20)
+    assert (watcher.returncode, said) == (code, "")
 
 
 def test_a_watcher_whose_reader_leaves_ends(root):
