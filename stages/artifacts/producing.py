@@ -109,10 +109,10 @@ def _build(
     progress: Monitor,
 ) -> Report:
     partial = workspace.begin(plan.stage.writes, plan.fingerprint)
-    progress.emit(_began(workspace, plan))
     artifact = partial.finished()
-    if artifact is not None:  # a commit was cut just before its end
+    if artifact is not None:  # a commit was cut just before its end: trackers have it all
         return _report(plan, artifact)
+    progress.emit(_began(workspace, plan))
     partial.record_starts(job.parents)
     if partial.names():
         progress.emit(Noted(f"Resuming {plan.stage.name} where it was left."))
@@ -138,12 +138,17 @@ def _build(
 
 
 def _began(workspace: Workspace, plan: Plan) -> Began:
+    """What trackers are told of a run; the same again where it goes on, but not after --force."""
+    kind = plan.stage.writes
+    alike = (one.manifest.fingerprint == plan.fingerprint for one in workspace.artifacts(kind))
+    earlier = sum(alike)
+    name = f"{plan.stage.name}-{plan.fingerprint[:16]}"
     return Began(
         stage=plan.stage.name,
-        run=f"{plan.stage.name}-{plan.fingerprint[:16]}",
+        run=f"{name}-{earlier + 1}" if earlier else name,
         tracking=workspace.root / TRACKING,
         config=plan.config,
-        tell=workspace.lock(plan.stage.writes).tell,
+        tell=workspace.lock(kind).tell,
     )
 
 
