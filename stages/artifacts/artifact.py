@@ -99,6 +99,24 @@ class Artifact:
         """Read every payload file again, whatever was read before; what is wrong, if anything."""
         return [error for entry in self.manifest.files if (error := self._fault(entry))]
 
+    def misfits(self) -> Iterator[ArtifactDamaged]:
+        """What a cheap look finds wrong: files that are missing or have another size.
+
+        `verify` reads every byte.
+        """
+        for entry in self.manifest.files:
+            try:
+                size = plain_size(self.path / entry.name)
+            except FileNotFoundError:
+                wrong = "is missing"
+            except ArtifactDamaged:
+                wrong = "is not a plain file"
+            else:
+                if size == entry.bytes:
+                    continue
+                wrong = f"has {size:,} bytes instead of {entry.bytes:,}"
+            yield ArtifactDamaged(f"{self.id}/{entry.name} {wrong}.", fix=self.remedy)
+
     def foreign(self) -> list[str]:
         """Names in its folder that the manifest does not tell. Nothing reads them."""
         known = {MANIFEST, MANIFEST_DIGEST, *self.names()}

@@ -175,9 +175,9 @@ def _condition(workspace: Workspace, expected: Expectation, *, last: bool) -> Co
     holder = workspace.lock_holder(kind)
     if holder and (last or not expected.fresh):
         return told("running", holder)
-    fault = _size_fault(artifact) if artifact else None
-    if artifact and fault:
-        return told("damaged", f"{fault} {artifact.remedy}")
+    fault = next(artifact.misfits(), None) if artifact else None
+    if fault is not None:
+        return told("damaged", f"{fault.what} {fault.fix}")
     if expected.fresh:
         return told("fresh", expected.reason or None)
     partials = workspace.partials(kind)
@@ -194,17 +194,6 @@ def _unfinished(partials: Sequence[Path]) -> str:
     num_files = sum(is_payload_name(path.name) and path.name != STATE for path in files)
     kilobytes = sum(path.stat().st_size for path in files) // 1000
     return f"{num_files} files ({kilobytes} kB) of unfinished work; the same command goes on"
-
-
-def _size_fault(artifact: Artifact) -> str | None:
-    """What a cheap look finds wrong with an artifact's files; `verify` reads every byte."""
-    for entry in artifact.manifest.files:
-        path = artifact.path / entry.name
-        if not path.is_file():
-            return f"{entry.name} is missing."
-        if path.stat().st_size != entry.bytes:
-            return f"{entry.name} has {path.stat().st_size} bytes instead of {entry.bytes}."
-    return None
 
 
 def _artifacts(workspace: Workspace) -> list[Artifact]:
