@@ -51,7 +51,7 @@ class Began:
     """A stage works on an artifact from now on. What comes until the next one belongs to it."""
 
     stage: str  # "train-vision"
-    run: str  # its name among all runs of the workspace: the stage and the start of its fingerprint
+    run: str  # its name among the workspace's: stage, start of the fingerprint, which of these
     tracking: Path  # where trackers that write files have a folder each
     config: Mapping[str, Any]  # resolved
     tell: Callable[[Mapping[str, "Scalar"]], None]  # lets other processes see how far it is

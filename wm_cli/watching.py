@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,7 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from stages.artifacts.workspace import Workspace
+from stages.errors import ExitCode
 from stages.inspection.running import Running, remark, running
+from wm_cli.__main__ import obeyed
 from wm_cli.progress import is_live
 from wm_cli.wording import duration, printable, rate, size
 
@@ -29,8 +33,9 @@ def watch(workspace: Workspace, *, screen: Console, seconds: float, as_json: boo
     """Show what runs until Ctrl-C, which is how one leaves, or until nobody reads; exit code 0.
 
     On a terminal in one place; otherwise a block every so many seconds, or a JSON object a line.
+    SIGTERM and a terminal that closes end it as they end every command, with 143.
     """
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    previous = {number: signal.signal(number, _leave) for number in obeyed()}
     try:
         if as_json:
             _repeat(lambda: print(json_line(workspace), flush=True), seconds)  # noqa: T201
@@ -39,11 +44,24 @@ def watch(workspace: Workspace, *, screen: Console, seconds: float, as_json: boo
                 _repeat(lambda: live.update(picture(workspace), refresh=True), seconds)
         else:
             _repeat(lambda: screen.print(block(workspace), soft_wrap=True), seconds)
-    except KeyboardInterrupt:
-        pass
+    except _LeftError as left:
+        return ExitCode.DONE if left.number == signal.SIGINT else ExitCode.TERMINATED
     finally:
-        signal.signal(signal.SIGINT, previous)
-    return 0
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    return ExitCode.DONE
+
+
+class _LeftError(BaseException):
+    """A signal came. Nothing but `watch` may catch it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    raise _LeftError(number)
 
 
 def json_line(workspace: Workspace) -> str:

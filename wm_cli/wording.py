@@ -7,9 +7,13 @@ from stages.wording import duration, size
 
 __all__ = ["cell", "duration", "is_bytes", "is_seconds", "printable", "rate", "size"]
 
+SLOWEST = 1e-9  # per second: one in thirty years
+
 
 def rate(per_second: float) -> str:
-    """`1,200/s`, `3.2/s`, and of slow work `12 s each`."""
+    """`1,200/s`, `3.2/s`, of slow work `12 s each`, and `0/s` of work that never ends."""
+    if per_second < SLOWEST:
+        return "0/s"
     if per_second >= 1:
         return f"{per_second:,.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
     return f"{duration(1 / per_second)} each"

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages import PLAY, stage_writing
+from stages import IMPORT, PLAY, stage_writing
 from stages.artifacts.disk import digest_file, explained, plain_size, read_file
 from stages.artifacts.folders import MANIFEST, artifact_id
 from stages.artifacts.manifest import (
@@ -87,6 +87,8 @@ class Artifact:
     @property
     def remedy(self) -> str:
         """The sentence with the command that makes it again, from the same start."""
+        if self.manifest.stage == IMPORT.name:
+            return f"Import it again: wm import FORMAT PATH --force (`wm show {self.id}` says more)"
         named = [parent.id for parent in self.manifest.parents if parent.kind == self.kind]
         again = remedy(self.kind) + "".join(f" --from {name}" for name in named)
         if named or (self.kind == "rollouts" and self.manifest.parents):
@@ -96,6 +98,24 @@ class Artifact:
     def verify(self) -> list[StageError]:
         """Read every payload file again, whatever was read before; what is wrong, if anything."""
         return [error for entry in self.manifest.files if (error := self._fault(entry))]
+
+    def misfits(self) -> Iterator[ArtifactDamaged]:
+        """What a cheap look finds wrong: files that are missing or have another size.
+
+        `verify` reads every byte.
+        """
+        for entry in self.manifest.files:
+            try:
+                size = plain_size(self.path / entry.name)
+            except FileNotFoundError:
+                wrong = "is missing"
+            except ArtifactDamaged:
+                wrong = "is not a plain file"
+            else:
+                if size == entry.bytes:
+                    continue
+                wrong = f"has {size:,} bytes instead of {entry.bytes:,}"
+            yield ArtifactDamaged(f"{self.id}/{entry.name} {wrong}.", fix=self.remedy)
 
     def foreign(self) -> list[str]:
         """Names in its folder that the manifest does not tell. Nothing reads them."""

@@ -23,6 +23,7 @@ from typing import Any
 from stages.artifacts.disk import explained, is_alive, make_folder
 from stages.errors import EnvironmentLacks, StageBusy
 
+RUNNING, KILLED, SILENT = "running", "killed", "silent"  # what a note says of its holder
 _PATIENCE = 0.5  # seconds; `holder` of another process takes the lock for an instant
 _PAUSE = 0.02
 _NOTE_LIMIT = 4096  # bytes
@@ -47,14 +48,15 @@ class Note:
         """Who it is."""
         return f"process {self.process} on {self.host} since {self.since}"
 
-    def is_live(self, now: float) -> bool:
-        """Whether the holder lives, as far as its note tells; the lock itself is not tried.
+    def state(self, now: float) -> str:
+        """RUNNING, KILLED or SILENT, as far as the note tells; the lock itself is not tried.
 
-        On another machine, or where processes cannot be seen, one that was heard of just now lives.
+        Only a process of this machine can be looked for. Of another machine's nothing is known but
+        when it was heard of, by clocks that may differ.
         """
-        heard = abs(now - self.told_at) < _SILENT
-        here = self.host == socket.gethostname() and self.process > 0
-        return heard or (here and is_alive(self.process))
+        if self.host == socket.gethostname() and self.process > 0:
+            return RUNNING if is_alive(self.process) else KILLED
+        return RUNNING if abs(now - self.told_at) < _SILENT else SILENT
 
 
 class StageLock:

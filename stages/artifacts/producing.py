@@ -9,14 +9,13 @@ from typing import Any
 from stages import PLAY, Stage, stage_writing
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import fingerprint
-from stages.artifacts.disk import plain_size
 from stages.artifacts.manifest import Certificate
 from stages.artifacts.partial import Partial
 from stages.artifacts.summaries import STAND_INS
 from stages.artifacts.versions import package_versions, processor, provenance
 from stages.artifacts.workspace import KINDS, TRACKING, Workspace
 from stages.contracts import Job
-from stages.errors import ArtifactDamaged, InputMissing, InputsMismatch, StageError, UsageError
+from stages.errors import InputMissing, InputsMismatch, StageError, UsageError
 from stages.events import Began, Doing, Ended, Monitor, Noted, Report, Scalar, Table
 
 DREAM = "dream"  # engine of episodes that M dreamt
@@ -82,22 +81,9 @@ def _existing(workspace: Workspace, plan: Plan, job: Job) -> Artifact | None:
         return None
     found = workspace.matching(plan.stage.writes, plan.fingerprint)
     if found is not None:
-        _check_sizes(found)
+        for error in found.misfits():
+            raise error
     return found
-
-
-def _check_sizes(artifact: Artifact) -> None:
-    """A cheap look before "up to date" is said; `wm verify` reads every byte."""
-    for entry in artifact.manifest.files:
-        path = artifact.path / entry.name
-        size = plain_size(path) if path.exists() else None
-        if size != entry.bytes:
-            raise ArtifactDamaged(
-                f"{artifact.id}/{entry.name} is damaged.",
-                why=f"It should have {entry.bytes} bytes and "
-                + ("is missing." if size is None else f"has {size}."),
-                fix=artifact.remedy,
-            )
 
 
 def _build(
@@ -109,10 +95,10 @@ def _build(
     progress: Monitor,
 ) -> Report:
     partial = workspace.begin(plan.stage.writes, plan.fingerprint)
-    progress.emit(_began(workspace, plan))
     artifact = partial.finished()
-    if artifact is not None:  # a commit was cut just before its end
+    if artifact is not None:  # a commit was cut just before its end: trackers have it all
         return _report(plan, artifact)
+    progress.emit(_began(workspace, plan))
     partial.record_starts(job.parents)
     if partial.names():
         progress.emit(Noted(f"Resuming {plan.stage.name} where it was left."))
@@ -138,12 +124,17 @@ def _build(
 
 
 def _began(workspace: Workspace, plan: Plan) -> Began:
+    """What trackers are told of a run; the same again where it goes on, but not after --force."""
+    kind = plan.stage.writes
+    alike = (one.manifest.fingerprint == plan.fingerprint for one in workspace.artifacts(kind))
+    earlier = sum(alike)
+    name = f"{plan.stage.name}-{plan.fingerprint[:16]}"
     return Began(
         stage=plan.stage.name,
-        run=f"{plan.stage.name}-{plan.fingerprint[:16]}",
+        run=f"{name}-{earlier + 1}" if earlier else name,
         tracking=workspace.root / TRACKING,
         config=plan.config,
-        tell=workspace.lock(plan.stage.writes).tell,
+        tell=workspace.lock(kind).tell,
     )
 
 

@@ -1,12 +1,13 @@
 """`wm status` and `wm config`: what a workspace holds, what is stale and why, and its settings."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stages import Stage
+from stages import Stage, stage_writing
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.disk import explained
+from stages.artifacts.lock import RUNNING
 from stages.artifacts.manifest import is_payload_name
 from stages.artifacts.state import STATE
 from stages.artifacts.workspace import KINDS, Workspace
@@ -14,7 +15,7 @@ from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table, number_text
 from stages.inspection.expectations import Expectation, expectations, visitor
 from stages.inspection.lineage import rounds_of
-from stages.inspection.running import RUNNING, running, running_table
+from stages.inspection.running import Running, running, running_table
 from stages.pipeline import Prepared, Request, family_stages, job_of, settle
 from stages.rounds import rounds_table
 from stages.settings.resolve import SEED, SEED_RULE, Settings
@@ -56,8 +57,11 @@ def status(prepared: Prepared) -> Report:
     for one in conditions:
         if one.state == "fresh" and one.artifact:
             made[one.round - 1][one.stage.writes] = one.artifact
-    works = [one for one in running(workspace) if one.state == RUNNING]
-    tables = [_stages_table(conditions), running_table(works), _artifacts_table(workspace)]
+    tables = [
+        _stages_table(conditions),
+        running_table(_working(workspace)),
+        _artifacts_table(workspace),
+    ]
     rounds = [rounds_table(workspace, made)] if len(made) > 1 else []
     waiting = [one.stage.name for one in conditions if one.state != "fresh"]
     note = "Everything is up to date." if not waiting else "`wm run` makes what is not fresh."
@@ -69,6 +73,13 @@ def status(prepared: Prepared) -> Report:
         tables=tuple(table for table in (*tables, *rounds) if table.rows),
         notes=(note,),
     )
+
+
+def _working(workspace: Workspace) -> list[Running]:
+    """The stages whose locks are held, however their notes look from this machine."""
+    held = {stage_writing(kind).name for kind in KINDS if workspace.lock_holder(kind)}
+    found = [one for one in running(workspace) if one.stage in held]
+    return [replace(one, state=RUNNING) for one in found]
 
 
 def config_report(settings: Settings) -> Report:
@@ -164,9 +175,9 @@ def _condition(workspace: Workspace, expected: Expectation, *, last: bool) -> Co
     holder = workspace.lock_holder(kind)
     if holder and (last or not expected.fresh):
         return told("running", holder)
-    fault = _size_fault(artifact) if artifact else None
-    if artifact and fault:
-        return told("damaged", f"{fault} {artifact.remedy}")
+    fault = next(artifact.misfits(), None) if artifact else None
+    if fault is not None:
+        return told("damaged", f"{fault.what} {fault.fix}")
     if expected.fresh:
         return told("fresh", expected.reason or None)
     partials = workspace.partials(kind)
@@ -183,17 +194,6 @@ def _unfinished(partials: Sequence[Path]) -> str:
     num_files = sum(is_payload_name(path.name) and path.name != STATE for path in files)
     kilobytes = sum(path.stat().st_size for path in files) // 1000
     return f"{num_files} files ({kilobytes} kB) of unfinished work; the same command goes on"
-
-
-def _size_fault(artifact: Artifact) -> str | None:
-    """What a cheap look finds wrong with an artifact's files; `verify` reads every byte."""
-    for entry in artifact.manifest.files:
-        path = artifact.path / entry.name
-        if not path.is_file():
-            return f"{entry.name} is missing."
-        if path.stat().st_size != entry.bytes:
-            return f"{entry.name} has {path.stat().st_size} bytes instead of {entry.bytes}."
-    return None
 
 
 def _artifacts(workspace: Workspace) -> list[Artifact]:

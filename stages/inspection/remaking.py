@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from shlex import join, quote
 from typing import Any
 
-from stages import PLAY, Stage, stage_writing
+from stages import IMPORT, PLAY, Stage, stage_writing
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.manifest import Manifest
 from stages.artifacts.summaries import AGENTS, STAND_INS
 from stages.artifacts.workspace import KINDS, Workspace
+from stages.contracts import WHOLE_FRAME
 from stages.errors import StageError, UsageError
 from stages.pipeline import Request, job_of, sections, settle, verb
 from stages.settings.recipes import Recipe, available, load_recipe
@@ -17,6 +18,7 @@ from stages.settings.resolve import SEED, resolve
 from stages.settings.values import value_text
 
 AUTO = "auto"
+PATH = "PATH"  # of the data that were imported
 RECORDED = "controller"  # how a recording calls its policy when a controller drove
 _PLAYED = "What somebody played cannot be made again."
 
@@ -65,6 +67,8 @@ def again(workspace: Workspace | None, artifact: Artifact) -> Again:
     if strange:
         return Again("", f"It cannot be made again: {strange[0]} is of no kind that is known.")
     try:
+        if artifact.manifest.stage == IMPORT.name:
+            return _imported(workspace, artifact)
         return _planned(workspace, artifact, stage)
     except StageError as error:
         return Again("", f"It cannot be made again as things are: {error.what} {error.why}".strip())
@@ -85,6 +89,30 @@ def _planned(workspace: Workspace, artifact: Artifact, stage: Stage) -> Again:
         return Again(join(words))
     changed = "its algorithm has changed since" if plan.algorithm != manifest.algorithm else ""
     return Again(join(words), f"Now that makes another one: {changed or 'settings have changed'}.")
+
+
+def _imported(workspace: Workspace, artifact: Artifact) -> Again:
+    """An import's command; where the data lie is not kept, only what they are called."""
+    from stages.exchange.importing import ALGORITHM
+
+    manifest = artifact.manifest
+    asked = manifest.config.get(IMPORT.name)
+    if not isinstance(asked, Mapping):
+        return Again("", "It cannot be made again: it does not tell how it was imported.")
+    holds = settle(workspace.root, Request()).settings.plain()
+    words = ["wm", IMPORT.name, str(asked.get("format")), PATH, "-w", str(workspace.root)]
+    for one in _unlike(manifest.config, holds):
+        words += ["--set", f"{one.key}={one.value}"]
+    crop = asked.get("crop")
+    if isinstance(crop, list) and crop != list(WHOLE_FRAME):
+        words += ["--crop", ",".join(map(str, crop))]
+    for name, usual in (("observation", ""), ("every", 1), ("cut", 1000)):
+        if asked.get(name, usual) != usual:
+            words += [f"--{name}", str(asked[name])]
+    remark = f"{PATH} stands for where {manifest.summary.get('source', 'the data')} lies."
+    if manifest.algorithm != ALGORITHM:
+        remark += " Now that makes another one: its algorithm has changed since."
+    return Again(join([*words, "--force"]), remark)
 
 
 def _request(workspace: Workspace, manifest: Manifest, stage: Stage) -> Request:

@@ -1,27 +1,25 @@
 """Who works in a workspace now and how far it is. Takes no lock and writes nothing."""
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stages import stage_writing
-from stages.artifacts.lock import Note
+from stages.artifacts.lock import KILLED, RUNNING, Note
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.events import Scalar, Table
 
-RUNNING, KILLED = "running", "killed"
 _QUIET = 5.0  # seconds without a word that are worth a remark
 _LETTERS = 300  # of a text, whatever a note claims
 
 
 @dataclass(frozen=True)
 class Running:
-    """A stage that runs, or one that was killed and left its note."""
+    """A stage that runs, or one that left its note: killed here, or silent on another machine."""
 
     stage: str
-    state: str  # RUNNING | KILLED
+    state: str  # RUNNING | KILLED | SILENT
     process: int
     host: str
     since: str  # ISO 8601
@@ -45,7 +43,10 @@ class Running:
 
 
 def running(workspace: Workspace) -> list[Running]:
-    """The stages that run, in the pipeline's order, and those that were killed as they ran."""
+    """The stages that run, in the pipeline's order, and those that ended or fell silent so.
+
+    A note that tells no progress, as an earlier version's, says nothing of a stage that ended.
+    """
     now = time.time()
     found = ((kind, workspace.lock(kind).note()) for kind in KINDS)
     seen = [_running(kind, note, now) for kind, note in found if note is not None]
@@ -86,7 +87,7 @@ def _running(kind: str, note: Note, now: float) -> Running:
         doing = f"{doing} {part}/{of_parts}"
     return Running(
         stage=stage_writing(kind).name,
-        state=RUNNING if note.is_live(now) else KILLED,
+        state=note.state(now),
         process=note.process,
         host=note.host[:_LETTERS],
         since=note.since[:_LETTERS],
@@ -117,4 +118,4 @@ def _number(told: Mapping[str, Any], name: str) -> float | None:
     value: Scalar = told.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and 0 <= value < 1e12 else None
+    return float(value) if 0 <= value < 1e12 else None  # neither is NaN, nor what no float holds

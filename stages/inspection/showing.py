@@ -176,19 +176,8 @@ def _doubtful(path: Path) -> Manifest | None:
 
 def _faults(artifact: Artifact) -> Iterator[StageError]:
     """What is wrong with its files: every byte of small artifacts is read, else their sizes."""
-    if sum(entry.bytes for entry in artifact.manifest.files) <= READ_BYTES:
-        yield from artifact.verify()
-        return
-    for entry in artifact.manifest.files:
-        found = _size(artifact.path / entry.name)
-        if found != entry.bytes:
-            told = "is missing" if found is None else f"has {found:,} bytes, not {entry.bytes:,}"
-            yield ArtifactDamaged(f"{artifact.id}/{entry.name} {told}.", fix=artifact.remedy)
-
-
-def _size(path: Path) -> int | None:
-    with explained("read", path):
-        return path.stat().st_size if path.is_file() else None
+    is_small = sum(entry.bytes for entry in artifact.manifest.files) <= READ_BYTES
+    yield from artifact.verify() if is_small else artifact.misfits()
 
 
 def _told(shown: Shown) -> Mapping[str, Scalar]:

@@ -148,7 +148,7 @@ def gather(root: Path, *, progress: Monitor) -> Seen:
             why="There is nothing to report.",
             fix=f"Make some: wm run -w {quote(str(root))}",
         )
-    troubles += [error for kind in KINDS for one in found[kind] for error in _short(one)]
+    troubles += [error for kind in KINDS for one in found[kind] for error in one.misfits()]
     return Seen(
         place=str(root),
         prepared=prepared,
@@ -158,18 +158,6 @@ def gather(root: Path, *, progress: Monitor) -> Seen:
         progress=progress,
         troubles=troubles,
     )
-
-
-def _short(artifact: Artifact) -> list[StageError]:
-    """Files of another size than promised: a cheap look; what is shown is read in full."""
-    wrong: list[StageError] = []
-    for entry in artifact.manifest.files:
-        path = artifact.path / entry.name
-        size = path.stat().st_size if path.is_file() else None
-        if size != entry.bytes:
-            has = "is missing" if size is None else f"has {size} bytes instead of {entry.bytes}"
-            wrong.append(ArtifactDamaged(f"{artifact.id}/{entry.name} {has}.", fix=artifact.remedy))
-    return wrong
 
 
 def _states(prepared: Prepared) -> dict[str, tuple[str, str]]:

@@ -1,5 +1,6 @@
 """A tracker in a thread of its own: whatever it does, the stage neither waits nor fails."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -9,8 +10,8 @@ from stages.events import Began, Ended, Telling
 from stages.tracking.protocol import Tracker
 
 ROOM = 10_000  # events that wait for a tracker; more are dropped
-PATIENCE = 10.0  # seconds that one event may take before the tracker counts as hanging
-HURRY = 2.0  # the same once the command was stopped
+PATIENCE = 10.0  # seconds that one event may take, and at the end all that still wait together
+HURRY = 2.0  # the same at the end of a command that was stopped
 _PAUSE = 0.02
 _LETTERS = 300  # of what a tracker raised
 
@@ -47,19 +48,21 @@ class Aside:
         return [self._remarks.get() for _ in range(self._remarks.qsize())]
 
     def close(self, *, hurry: bool = False) -> None:
-        """Let the tracker finish, unless it failed or hangs.
+        """Let the tracker finish, unless it failed, hangs or takes too long over what waits.
 
         `hurry`: the command was stopped, and nobody likes to wait.
         """
         patience = HURRY if hurry else PATIENCE
-        try:
-            self._events.put_nowait(None)
-        except queue.Full:
-            return
+        deadline = time.monotonic() + patience
+        is_told = False
         while self._thread.is_alive() and not self._failed:
-            if self._hangs(patience):
+            if time.monotonic() > deadline or self._hangs(patience):
                 self._say("left", f"{self.name} did not finish: some of its newest may be missing.")
                 return
+            if not is_told:
+                with contextlib.suppress(queue.Full):
+                    self._events.put_nowait(None)
+                    is_told = True
             self._thread.join(_PAUSE)
 
     def _hangs(self, patience: float) -> bool:

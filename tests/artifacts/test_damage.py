@@ -100,6 +100,28 @@ def test_links_and_folders_in_place_of_a_file_are_found(copy, whole):
     assert len(faults(copy)) == 2
 
 
+def test_a_cheap_look_finds_what_has_another_size(copy, whole):
+    artifact = Artifact.load(copy, kind="rollouts")
+    assert list(artifact.misfits()) == []
+    path = copy / "shard-00000.h5"
+    content = path.read_bytes()
+
+    def said():
+        (error,) = artifact.misfits()
+        assert "wm rollout --force" in error.fix
+        return error.what.removeprefix("rollouts/0001/shard-00000.h5 ")
+
+    path.write_bytes(content[:-7])
+    assert said() == f"has {len(content) - 7:,} bytes instead of {len(content):,}."
+    path.unlink()
+    assert said() == "is missing."
+    path.symlink_to(whole / path.name)
+    assert said() == "is not a plain file."
+    path.unlink()
+    path.mkdir()
+    assert said() == "is not a plain file."
+
+
 def test_a_missing_manifest_or_digest_is_found(copy):
     (copy / "manifest.sha256").rename(copy / "aside")
     assert isinstance(only_fault(copy, "manifest.sha256"), ArtifactDamaged)

@@ -1,21 +1,27 @@
 """How a stage's work is begun, gone on with and finished: what the user is told on the way."""
 
+from dataclasses import replace
+
 import pytest
 from artifact_samples import SUMMARIES, WORLD, new_workspace, sample_files
 
 from stages import stage_writing
 from stages.artifacts import producing
+from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, produce
 from stages.contracts import Job, WorldSpec
 from stages.errors import NumbersBad
-from stages.events import Noted, Silent
+from stages.events import Began, Noted, Silent
 
 
 class Listener(Silent):
     def __init__(self):
         self.told = []
+        self.runs = []
 
     def emit(self, event):
+        if isinstance(event, Began):
+            self.runs.append(event.run)
         if isinstance(event, Noted):
             self.told.append((event.text, event.warning))
 
@@ -43,17 +49,21 @@ def run(tmp_path, monkeypatch):
     world = WorldSpec(**WORLD)
     job = Job(family="world-models", recipe="carracing", preset="debug", seed=1, world=world)
 
-    def once(stop=None, *, versions=None, processor="one"):
+    def once(stop=None, *, versions=None, processor="one", force=False):
         monkeypatch.setattr(producing, "package_versions", lambda: versions or {"torch": "2.13"})
         monkeypatch.setattr(producing, "processor", lambda: processor)
         listener = Listener()
         try:
-            produce(workspace, plan, job, Half(stop), progress=listener)
+            produce(workspace, plan, replace(job, force=force), Half(stop), progress=listener)
         except NumbersBad:
             assert stop is not None
+        finally:
+            once.runs += listener.runs
         return listener.told
 
     once.root = workspace.root
+    once.runs = []
+    once.fingerprint = plan.fingerprint
     return once
 
 
@@ -98,3 +108,28 @@ def test_what_has_rotted_is_named_and_made_again(run):
     assert "shard-00000.h5 has changed since it was written: that is not used." in text
     (made,) = run.root.glob("rollouts/0001/shard-00000.h5")
     assert made.read_bytes() == sample_files()["shard-00000.h5"]
+
+
+def test_a_run_that_goes_on_has_its_name_and_one_that_is_forced_has_another(run):
+    """Trackers begin the run of that name anew: nothing else may be under it."""
+    for options in ({"stop": 1}, {"stop": 2}, {}, {}, {"stop": 1, "force": True}):
+        run(**options)
+    run(force=True)
+    run(force=True)
+    first = f"rollout-{run.fingerprint[:16]}"
+    assert run.runs == [first, first, first, f"{first}-2", f"{first}-2", f"{first}-3"]
+
+
+def test_a_commit_that_was_cut_before_its_rename_begins_no_run(run, monkeypatch):
+    """A tracker would begin anew, and nobody would tell it again what it had shown."""
+
+    def cut(*_):
+        raise NumbersBad("The power is gone.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Partial, "_publish", cut)
+        run(stop=99)
+    assert len(run.runs) == 1
+    assert run() == []
+    assert len(run.runs) == 1
+    assert (run.root / "rollouts" / "0001" / "manifest.json").exists()

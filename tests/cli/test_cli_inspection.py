@@ -56,7 +56,8 @@ def test_status_tells_fresh_from_stale_and_why(wm, workspace):
     answer = wm("status", "-w", workspace, "--json")
     assert states(answer) == {**dict.fromkeys(STAGES, "missing"), "rollout": "fresh"}
     [row] = table(answer, "Artifacts")
-    files = [*(workspace / "rollouts/0001").glob("*.h5"), workspace / "rollouts/0001/metrics.jsonl"]
+    folder = workspace / "rollouts" / "0001"
+    files = [*folder.glob("*.h5"), folder / "metrics.jsonl"]
     assert row["artifact"] == "rollouts/0001"
     assert row["bytes"] == sum(path.stat().st_size for path in files)
     changed = wm("status", "-w", workspace, "--json", "--set", "rollout.max_steps=4")

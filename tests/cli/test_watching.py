@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pty
@@ -18,8 +19,12 @@ from pathlib import Path
 import pytest
 from cli_process import environment
 from command_line import default_signals, wait_until
+from rich.console import Console
 
 from stages.artifacts.lock import StageLock
+from stages.artifacts.workspace import Workspace
+from stages.inspection.running import remark, running
+from wm_cli.watching import block, json_line, picture
 
 # A stage of the real machinery (lock, partial, commit) whose work is to wait.
 STAGE = """
@@ -118,11 +123,13 @@ def test_a_running_stage_a_killed_one_and_a_finished_one(root):
         assert one["left_seconds"] <= 38 / one["per_second"]
         resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
         assert one["memory_bytes"] == pytest.approx(resident * 4096, rel=0.2)
-        shown = json.loads(run("status", "--json", "-w", root).stdout)
-        (table,) = [table for table in shown["tables"] if table["title"] == "Running"]
+        (table,) = [table for table in status(root)["tables"] if table["title"] == "Running"]
         assert table["rows"][0]["progress"] == "2/40 episodes"
         process.kill()
         process.wait()
+        shown = {one["title"]: one["rows"] for one in status(root)["tables"]}
+        assert "Running" not in shown, "it has just died"
+        assert shown["Stages"][0]["state"] == "partial"
         before = everything(root)
         (one,) = looks(root, lambda found: found and found[0]["state"] == "killed")
         assert everything(root) == before, "looking changes nothing"
@@ -140,6 +147,44 @@ def run(*words) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command(*words), env=environment(), capture_output=True, text=True, check=True, timeout=60
     )
+
+
+def status(root: Path) -> dict:
+    return json.loads(run("status", "--json", "-w", root).stdout)
+
+
+@pytest.mark.parametrize(
+    ("host", "alive", "silent", "state"),
+    [
+        ("", True, 3600, "running"),
+        ("", False, 0, "killed"),
+        ("-other", False, 0, "running"),
+        ("-other", True, 0, "running"),
+        ("-other", False, -10, "running"),  # its clock is ahead
+        ("-other", False, 60, "silent"),
+        ("-other", False, -60, "silent"),
+    ],
+)
+def test_only_a_process_of_this_machine_is_known_to_be_dead(tmp_path, host, alive, silent, state):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    workspace = Workspace.open(tmp_path / "w", create=True)
+    lock = workspace.lock("vision")
+    with lock:
+        lock.tell({"done": 3, "total": 9, "unit": "steps"})
+        note = json.loads(lock.path.read_bytes())
+        note["host"] += host
+        note["told_at"] = time.time() - silent
+        note["process"] = os.getpid() if alive else dead.pid
+        lock.path.write_text(json.dumps(note))
+        (one,) = running(workspace)
+        assert one.state == state
+        told = remark(one)
+        assert ("killed" in told) == (state == "killed")
+        assert ("not heard of for" in told) == (silent > 5)
+        del note["told_at"], note["told"]  # as an earlier version of wm left it
+        lock.path.write_text(json.dumps(note))
+        assert [one.state for one in running(workspace)] == ["running"] * (not host and alive)
 
 
 def test_watching_takes_no_lock(tmp_path, monkeypatch):
@@ -162,6 +207,48 @@ def test_a_note_that_is_being_rewritten_is_read_whole(tmp_path):
             assert (note.told["done"], len(note.told["latest"])) == (number, number * 7 % 1500)
         lock.tell({"latest": "x" * 5000})  # does not fit, and is not told
         assert StageLock(tmp_path / ".lock", "rollout").note().told["done"] == 299
+
+
+@pytest.mark.parametrize("name", ["per_second", "left_seconds", "memory_bytes", "done", "workers"])
+@pytest.mark.parametrize(
+    "number",
+    ["1e-310", "5e-324", "1e308", "-1", "NaN", "Infinity", "1e999", "9" * 400, "0", "1e-9"],
+)
+def test_no_number_of_a_note_ends_the_watcher(tmp_path, name, number):
+    workspace = Workspace.open(tmp_path / "w", create=True)
+    lock = workspace.lock("vision")
+    with lock:
+        lock.tell({"done": 3, "total": 9, "unit": "steps", name: 77})
+        note = lock.path.read_text()
+        assert '": 77' in note
+        lock.path.write_text(note.replace('": 77', f'": {number}'))
+        assert json.loads(json_line(workspace))["running"][0]["total"] == 9
+        assert "train-vision" in block(workspace).plain
+        screen = Console(width=60, file=io.StringIO())
+        screen.print(picture(workspace))
+        assert "train-vision" in screen.file.getvalue()
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["lines", "json"])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 143)]
+)
+def test_what_ends_a_watcher_says_how(root, number, code, words):
+    Workspace.open(root, create=True)
+    with (
+        default_signals(),
+        subprocess.Popen(
+            command(*WATCH, *words, "-w", root),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            text=True,
+        ) as watcher,
+    ):
+        assert watcher.stdout.readline()
+        watcher.send_signal(number)
+        _, said = watcher.communicate(timeout=20)
+    assert (watcher.returncode, said) == (code, "")
 
 
 def test_a_watcher_whose_reader_leaves_ends(root):

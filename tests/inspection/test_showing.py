@@ -4,6 +4,7 @@ import json
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from command_line import copied
 from command_line import wm as wm_process
@@ -128,6 +129,45 @@ def test_its_command_holds_also_where_the_workspace_was_told_otherwise(
     ]
     assert forced == "rollouts/0003"
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("--crop", "0,64,8,72", "--seed", "7"),
+        ("--set", "world.env=CarRacing-v3", "--set", "world.repeat=4"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["as-the-first", "later"])
+def test_the_command_of_an_import_imports_it_again(report, tmp_path, told, first):
+    """Its data are placed by hand: where they lie is not kept."""
+    root, folder = tmp_path / "w", tmp_path / "my data"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(3):
+        frames = random.integers(0, 256, (9, 72, 80, 3), dtype=np.uint8)
+        actions = random.uniform(0, 1, (8, 3)).astype(np.float32)
+        np.savez(folder / f"{number}.npz", observations=frames, actions=actions)
+    if not first:
+        report("import", "npz", folder, "-w", root)
+    made = report("import", "npz", folder, "-w", root, *told)["artifact"]
+    shown = report_of(made, root)
+    assert "PATH stands for where my data lies." in shown["notes"]
+    assert not any("settings have changed" in note for note in shown["notes"])
+    words = [str(folder) if word == "PATH" else word for word in command(shown)]
+    assert words.pop() == "--force"
+    again = report(*words)
+    assert (again["artifact"], again["up_to_date"]) == (made, True)
+    forced = report(*words, "--force")["artifact"]
+    digests = {
+        json.loads((root / one / "manifest.json").read_bytes())["payload_digest"]
+        for one in (made, forced)
+    }
+    assert forced != made
+    assert len(digests) == 1
+    (root / made / "shard-00000.h5").write_bytes(b"")
+    [damage] = tables(report_of(made, root, code=4))["Damage"]
+    assert "wm import FORMAT PATH --force" in damage["fix"]
 
 
 @pytest.mark.parametrize("name", ["reconstructions.png", "weights.safetensors"])

@@ -91,18 +91,39 @@ def test_one_that_hangs_is_not_waited_for(monkeypatch):
     assert any("left out" in one for one in remarks)
 
 
-def test_one_that_is_slow_is_waited_for_as_long_as_it_goes_on(monkeypatch):
-    monkeypatch.setattr(aside, "PATIENCE", 1.0)
+def slow(seconds, steps):
+    """A tracker that needs so long for each step of a run."""
     kept = Kept()
     log = kept.log
-    kept.log = lambda item: (time.sleep(0.2), log(item))
+    kept.log = lambda item: (time.sleep(seconds), log(item))
     tracker = Aside("slow", lambda: kept)
     tracker.hear(began())
-    for step in range(8):
+    for step in range(steps):
         tracker.hear(Measured(step, {}))
+    return kept, tracker
+
+
+def test_one_that_is_slow_is_waited_for(monkeypatch):
+    monkeypatch.setattr(aside, "PATIENCE", 5.0)
+    kept, tracker = slow(0.1, 8)
     tracker.close()
     assert [call for call in kept.calls if call[0] == "log"] == [("log", n) for n in range(8)]
     assert kept.calls[-1] == ("finish",)
+    assert tracker.remarks() == []
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+@pytest.mark.parametrize("room", [40, 10_000], ids=["full", "roomy"])
+def test_the_end_waits_so_long_for_all_that_is_left_and_no_longer(monkeypatch, hurry, room):
+    """No event takes long, but there are 10 s of them."""
+    monkeypatch.setattr(aside, "ROOM", room)
+    monkeypatch.setattr(aside, "HURRY" if hurry else "PATIENCE", 0.6)
+    kept, tracker = slow(0.1, 100)
+    started = time.monotonic()
+    tracker.close(hurry=hurry)
+    assert 0.5 < time.monotonic() - started < 2
+    assert len(kept.calls) < 30
+    assert [one for one in tracker.remarks() if "did not finish" in one]
 
 
 def test_unknown_trackers_are_refused_with_the_list():

@@ -40,7 +40,11 @@ def events_of(workspace, stage) -> EventAccumulator:
     (folder,) = (workspace / "tracking" / "tensorboard").glob(f"{stage}-*")
     kind = STAGE_KINDS[stage]
     told = manifest(workspace, f"{kind}/{newest(workspace, kind)}")
-    assert folder.name == f"{stage}-{told['fingerprint'][:16]}"
+    numbered = [path.parent.name for path in (workspace / kind).glob("[0-9]*/manifest.json")]
+    made = [manifest(workspace, f"{kind}/{number}")["fingerprint"] for number in numbered]
+    which = made.count(told["fingerprint"])
+    name = f"{stage}-{told['fingerprint'][:16]}"
+    assert folder.name == (name if which == 1 else f"{name}-{which}")
     found = EventAccumulator(str(folder), size_guidance=ALL)
     found.Reload()
     return found
