@@ -159,7 +159,7 @@ def _drawn(together: Sequence[Row], rows: Sequence[Row]) -> Element:
     return tag(
         "div",
         figure(
-            *dots(together, x="mean return"),
+            *dots(together, x="mean return", each="workspaces"),
             title="Groups",
             says="A dot is a workspace; above them the mean and its interval.",
         ),
