@@ -95,8 +95,7 @@ def curves(
 def histogram(
     rows: Sequence[tuple[str, ArrayLike]], *, x: str, y: str = "episodes", num_bins: int = 24
 ) -> list[Element]:
-    """How often values lie where, one outline per row: of all `y`, or its share where rows differ
-    in number."""
+    """How often values lie where, one outline per row; in shares where rows differ in number."""
     every = np.concatenate([drawable(values) for _, values in rows])
     edges = _edges(every, num_bins)
     in_shares = len({np.size(values) for _, values in rows}) > 1

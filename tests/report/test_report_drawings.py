@@ -142,7 +142,9 @@ def test_text_stays_text_wherever_it_stands(text):
     assert page.all("p")[0].text == kept
     assert page.all("img")[0].attributes["alt"] == kept
     assert page.all("td")[0].text == kept
-    labels = [node.attributes["aria-label"] for node in page.all("svg") if node.attributes.get("role")]
+    labels = [
+        node.attributes["aria-label"] for node in page.all("svg") if node.attributes.get("role")
+    ]
     assert len(labels) == 2 and all(kept in label for label in labels)
 
 
