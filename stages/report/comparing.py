@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -12,7 +11,7 @@ from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import canonical_json
 from stages.events import Scalar
 from stages.report import markup
-from stages.report.again_part import whole_command
+from stages.report.again_part import whole_commands
 from stages.report.charts import Line, Row, curves, dots
 from stages.report.drawing import NUM_COLOURS
 from stages.report.gathering import (
@@ -341,9 +340,5 @@ def _told(artifact: Artifact | None, name: str) -> float | None:
 
 
 def _again(seen: Sequence[Seen]) -> Element:
-    lines = [whole_command(_stored(one)) for one in seen]
+    lines = [line for one in seen for line in whole_commands(one)]
     return section("again", "Do it again", code(lines))
-
-
-def _stored(seen: Seen) -> dict[str, Any]:
-    return seen.workspace.settings() or {}

@@ -140,7 +140,7 @@ def test_folders_of_one_name_and_settings_told_late_are_told_apart(micro_workspa
     target = tmp_path / "two.html"
     assert run(["report", *map(str, places), "--out", str(target)]) == 0
     page = pages.read(target.read_bytes())
-    drawn = [node.attributes["aria-label"] for node in page.all("svg")]
+    drawn = [node.attributes.get("aria-label") for node in page.all("svg")]
     for begin in ("Workspaces by mean return. ", "Episodes by return. "):
         (told,) = [
             label.removeprefix(begin) for label in drawn if label and label.startswith(begin)
