@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from stages.errors import UsageError
 from stages.events import Monitor, Report
 from wm_cli.options import PlaceOptions
 from wm_cli.session import carry_out
@@ -27,6 +28,14 @@ OutOption = Annotated[
 FilmsOption = Annotated[
     bool, typer.Option("--no-videos", metavar="", help="Drive no episode again, film none.")
 ]
+ForeignFilmsOption = Annotated[
+    bool,
+    typer.Option(
+        "--videos",
+        metavar="",
+        help="Film a world of a module of somebody's own too: this runs its code.",
+    ),
+]
 
 reporting = typer.Typer()
 
@@ -40,6 +49,7 @@ def report(
     workspaces: WorkspacesArgument = None,
     out: OutOption = None,
     no_videos: FilmsOption = False,
+    videos: ForeignFilmsOption = False,
 ) -> None:
     """Write one HTML file that shows a workspace, or compares several."""
 
@@ -47,6 +57,9 @@ def report(
         from stages.report.report import report
 
         places = workspaces or [options.workspace]
-        return report(places, out, with_films=not no_videos, progress=monitor)
+        if videos and no_videos:
+            raise UsageError("--videos and --no-videos contradict each other.")
+        with_films = False if no_videos else True if videos else None
+        return report(places, out, with_films=with_films, progress=monitor)
 
     carry_out("report", options, work)

@@ -1,22 +1,22 @@
 """How to do it again: the commands, exactly, and with what it was made."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from shlex import quote
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from shlex import join, split
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from stages import STAGES, Stage
+from stages import IMPORT, STAGES
 from stages.artifacts.artifact import Artifact
-from stages.inspection.expectations import visitor
+from stages.inspection.remaking import Again, again
 from stages.report import markup
 from stages.report.gathering import Seen
 from stages.report.markup import code, section, tag
 from stages.settings.recipes import available
-from stages.settings.values import value_text
 
 TITLE = "Do it again"
 ELSEWHERE = "DIR"  # a new folder
+VISION = "train-vision"  # all that films are for
 
 
 def again_part(seen: Seen) -> Element:
@@ -45,7 +45,7 @@ def again_part(seen: Seen) -> Element:
         "again",
         TITLE,
         tag("p", "The whole of it, in a new folder:"),
-        code([whole_command(stored)]),
+        code(whole_commands(seen)),
         *notes,
         tag("p", "Artifact by artifact, as this workspace has them:"),
         code(commands(seen)),
@@ -58,67 +58,56 @@ def again_part(seen: Seen) -> Element:
     )
 
 
-def whole_command(stored: Mapping[str, Any]) -> str:
-    """The command that does all of it with the workspace's settings."""
-    words = ["wm run", f"-w {ELSEWHERE}"]
+def whole_commands(seen: Seen) -> list[str]:
+    """The commands that do all of it with the workspace's settings: an import comes first."""
+    stored = seen.workspace.settings() or {}
+    chosen: list[str] = []
     if stored:
-        words.append(f"--recipe {quote(stored['recipe']['name'])}")
-        if stored.get("preset"):
-            words.append(f"--preset {quote(stored['preset'])}")
-        words.append(f"--seed {stored['seed']}")
-        words += [f"--set {quote(word)}" for word in stored["overrides"]]
-    return " ".join(words)
+        chosen += ["--recipe", stored["recipe"]["name"]]
+        chosen += ["--preset", stored["preset"]] if stored.get("preset") else []
+        chosen += ["--seed", str(stored["seed"])]
+        chosen += [word for one in stored["overrides"] for word in ("--set", one)]
+    imports = [one for one in seen.artifacts["rollouts"] if one.manifest.stage == IMPORT.name]
+    if not imports:
+        return [join(["wm", "run", "-w", ELSEWHERE, *chosen])]
+    lines = []
+    for one in imports:
+        if not (command := _made_by(seen, one).command):
+            continue
+        _, name, what, path, _, _, *others = split(command)
+        lines.append(join(["wm", name, what, path, "-w", ELSEWHERE, *chosen, *others]))
+        chosen = []  # the workspace keeps them
+    films = all(_is_film(one) for one in imports)
+    return [*lines, join(["wm", VISION if films else "run", "-w", ELSEWHERE, *chosen])]
+
+
+def _is_film(recording: Artifact) -> bool:
+    actions = recording.manifest.summary.get("actions")
+    return isinstance(actions, Mapping) and actions.get("kind") == "none"
 
 
 def commands(seen: Seen) -> list[str]:
-    """A command per artifact, rounds one after the other, each with its inputs and its settings."""
+    """A command per artifact, rounds one after the other, each with its inputs and its settings.
+
+    What has to be said of one stands above it, as a comment.
+    """
     made = [
-        (seen.rounds.get(one.id, 0), place, one.number, stage, one)
+        (seen.rounds.get(one.id, 0), place, one.number, one)
         for place, stage in enumerate(STAGES)
         for one in seen.artifacts[stage.writes]
     ]
-    return [
-        _command(seen, stage, one) for _, _, _, stage, one in sorted(made, key=lambda row: row[:3])
-    ]
+    lines = []
+    for _, _, _, one in sorted(made, key=lambda row: row[:3]):
+        found = _made_by(seen, one)
+        lines += [f"# {one.id}: {found.remark}"] if found.remark else []
+        lines += [found.command] if found.command else []
+    return lines
 
 
-def _command(seen: Seen, stage: Stage, artifact: Artifact) -> str:
-    words = [f"wm {stage.name}", f"-w {quote(seen.place)}"]
-    if visitor(artifact):
-        words.append(f"--agent {ELSEWHERE}  # {visitor(artifact)}")
-        return " ".join(words)
-    kinds = (*stage.reads, *((stage.writes,) if stage.warm else ()), "plays")
-    words += [f"--from {one.id}" for one in artifact.manifest.parents if one.kind in kinds]
-    changed = dict(_changes(seen, stage, artifact))
-    seed = changed.pop("seed", None)
-    words += [] if seed is None else [f"--seed {seed}"]
-    words += [f"--set {quote(f'{key}={value}')}" for key, value in changed.items()]
-    return " ".join(words)
-
-
-def _changes(seen: Seen, stage: Stage, artifact: Artifact) -> Iterator[tuple[str, str]]:
-    """Keys in which an artifact's settings differ from those of the workspace."""
-    settings = seen.prepared.settings
-    config = artifact.manifest.config
-    for name in ("world", stage.section):
-        here = asdict(settings.sections[name])
-        told = config.get(name, {})
-        for key, value in told.items():
-            fixed = name == "world" and key == "engine" and stage.name == "evaluate"
-            if key in here and _plain(here[key]) != _plain(value) and not fixed:
-                yield f"{name}.{key}", _driver(artifact, f"{name}.{key}") or value_text(value)
-    if config.get("seed", settings.seed) != settings.seed:
-        yield "seed", str(config["seed"])
-
-
-def _driver(artifact: Artifact, key: str) -> str:
-    """The controller that recorded, of whom settings say only that it was one."""
-    named = [one.id for one in artifact.manifest.parents if one.kind == "control"]
-    return named[0] if key == "rollout.policy" and named else ""
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _made_by(seen: Seen, artifact: Artifact) -> Again:
+    """The command that made it: unlike one that makes it again, it replaces nothing."""
+    found = again(seen.workspace, artifact)
+    return replace(found, command=found.command.removesuffix(" --force"))
 
 
 def _machines(seen: Seen) -> Element:

@@ -19,6 +19,8 @@ DASHED, DOTTED = (0, (5, 2)), (0, (1, 1.6))
 Style = Literal["-"] | tuple[int, tuple[float, ...]]
 Values = NDArray[np.float64]
 LARGEST = 1e100  # matplotlib computes distances of what it draws
+SMALLEST = 1 / LARGEST
+LEAST_RANGE = 1e-9  # of values, by the largest of them, that has bins
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,21 @@ def curves(
 def histogram(
     rows: Sequence[tuple[str, ArrayLike]], *, x: str, y: str = "episodes", num_bins: int = 24
 ) -> list[Element]:
-    """How often values lie where, one outline per row, in shares where rows differ in number."""
+    """How often values lie where, one outline per row; in shares where rows differ in number."""
     every = np.concatenate([drawable(values) for _, values in rows])
     edges = _edges(every, num_bins)
+    in_shares = len({np.size(values) for _, values in rows}) > 1
     with styled():
-        figure, axes = axes_for(x, y)
+        figure, axes = axes_for(x, f"share of {y}" if in_shares else y)
         for number, (_, values) in enumerate(rows):
             counts, _ = np.histogram(drawable(values), bins=edges)
-            colour = COLOURS[number] if number or len(rows) == 1 else COLOURS[0]
-            axes.stairs(counts, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-            axes.stairs(counts, edges, color=colour, linewidth=1.2)
+            heights = counts / max(1, np.size(values)) if in_shares else counts
+            colour = COLOURS[number]
+            axes.stairs(heights, edges, fill=True, color=colour, alpha=0.35, linewidth=0)
+            axes.stairs(heights, edges, color=colour, linewidth=1.2)
         axes.grid(visible=False, axis="x")
-        count(axes.yaxis)
+        if not in_shares:
+            count(axes.yaxis)
         if _is_whole(every):
             count(axes.xaxis)
         words = "; ".join(
@@ -119,10 +124,14 @@ def histogram(
 
 
 def _edges(values: Values, num_bins: int) -> Values:
-    """Edges of bins; between whole numbers where these are few."""
+    """Edges of bins; between whole numbers where these are few, one bin where all are alike."""
     low, high = float(values.min()), float(values.max())
     if _is_whole(values) and high - low < num_bins:
         return np.arange(low - 0.5, high + 1)
+    largest = max(abs(low), abs(high))
+    if high - low <= max(LEAST_RANGE * largest, SMALLEST):  # no bins could be told apart
+        margin = max(LEAST_RANGE * largest, 0.5 * min(1.0, largest), SMALLEST)
+        return np.array([low - margin, high + margin])
     return np.histogram_bin_edges(values, bins=min(num_bins, max(4, len(values) // 2)))
 
 
@@ -131,8 +140,11 @@ def _is_whole(values: ArrayLike) -> bool:
     return bool(np.all(np.mod(np.asarray(values, dtype=np.float64), 1) == 0))
 
 
-def dots(rows: Sequence[Row], *, x: str) -> list[Element]:
-    """Every value of every row as a dot; above them the row's mean and interval."""
+def dots(rows: Sequence[Row], *, x: str, each: str = "episodes") -> list[Element]:
+    """Every value of every row as a dot; above them the row's mean and interval.
+
+    `each` is what the dots are: episodes, workspaces.
+    """
     with styled():
         height = 0.55 + 0.52 * len(rows)
         figure, axes = axes_for(x, "", height=height)
@@ -154,8 +166,8 @@ def dots(rows: Sequence[Row], *, x: str) -> list[Element]:
         axes.set_yticks(range(len(rows)), [plain(row.label) for row in reversed(rows)])
         axes.set_ylim(-0.5, len(rows) - 0.5)
         axes.grid(visible=False, axis="y")
-        words = ". ".join(_row_told(row) for row in rows)
-        drawing = svg(figure, f"Every episode by {x}. {words}.")
+        words = ". ".join(_row_told(row, each) for row in rows)
+        drawing = svg(figure, f"{each.capitalize()} by {x}. {words}.")
     return [drawing]
 
 
@@ -272,9 +284,9 @@ def _end(line: Line, place: int) -> str:
     return shown(float(np.asarray(line.y, dtype=np.float64)[place]))
 
 
-def _row_told(row: Row) -> str:
+def _row_told(row: Row, each: str) -> str:
     between = "" if row.low is None else f", interval {shown(row.low)} to {shown(row.high)}"
-    return f"{row.label}: {len(row.values)} episodes, mean {shown(row.mean)}{between}"
+    return f"{row.label}: {len(row.values)} {each}, mean {shown(row.mean)}{between}"
 
 
 def _spread(number: int) -> Values:

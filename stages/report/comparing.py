@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -11,12 +10,21 @@ import numpy as np
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import canonical_json
 from stages.events import Scalar
-from stages.inspection.expectations import visitor
 from stages.report import markup
-from stages.report.again_part import whole_command
+from stages.report.again_part import whole_commands
 from stages.report.charts import Line, Row, curves, dots
 from stages.report.drawing import NUM_COLOURS
-from stages.report.gathering import Seen, Series, metrics, number_at, returns_of, search
+from stages.report.gathering import (
+    Seen,
+    Series,
+    dreams_alone,
+    evaluation_of,
+    metrics,
+    number_at,
+    returns_of,
+    search,
+)
+from stages.report.labelling import labels, told_apart
 from stages.report.markup import code, figure, section, shown, tag
 from stages.report.page import document, troubles
 from stages.report.statistics import (
@@ -32,6 +40,7 @@ from stages.report.statistics import (
 TITLE = "Comparison of workspaces"
 HINT = "Nothing here has got so far."
 MOST_NAMED = 60  # characters of a group's settings in its name
+MOST_BESIDE = 20  # characters beside a row of dots
 
 Read = Callable[[Seen], Series | None]
 
@@ -81,14 +90,23 @@ def grouped(seen: Sequence[Seen]) -> list[Group]:
         told = {"family": settings.family, "recipe": settings.recipe, **sections}
         found.setdefault(canonical_json(told), []).append(one)
     names = [_name(runs[0]) for runs in found.values()]
-    return [
-        Group(
-            name if names.count(name) == 1 else f"{name} ({runs[0].name})",
-            runs,
-            number % NUM_COLOURS,
-        )
-        for number, (name, runs) in enumerate(zip(names, found.values(), strict=True))
+    called = _called(seen)
+    fuller = [
+        f"{name} ({called[runs[0].place]})"
+        for name, runs in zip(names, found.values(), strict=True)
     ]
+    return [
+        Group(name, runs, number % NUM_COLOURS)
+        for number, (name, runs) in enumerate(
+            zip(told_apart(names, fuller), found.values(), strict=True)
+        )
+    ]
+
+
+def _called(seen: Sequence[Seen]) -> dict[str, str]:
+    """Place -> what a workspace is called: its folder, or all of its place where two are alike."""
+    places = [one.place for one in seen]
+    return dict(zip(places, told_apart([one.name for one in seen], places), strict=True))
 
 
 def _name(seen: Seen) -> str:
@@ -100,6 +118,7 @@ def _name(seen: Seen) -> str:
 
 def _scores(groups: Sequence[Group]) -> Element:
     told = [(group, [(one, _returns(one)) for one in group.runs]) for group in groups]
+    called = _called([one for group in groups for one in group.runs])
     summaries: list[tuple[Scalar, ...]] = []
     rows: list[Row] = []
     together: list[Row] = []
@@ -123,12 +142,10 @@ def _scores(groups: Sequence[Group]) -> Element:
             )
         )
         averages = [float(run.mean()) for run in runs]
-        together.append(
-            Row(group.name[:20], averages, mean.value, mean.low, mean.high, group.colour)
-        )
+        together.append(Row(group.name, averages, mean.value, mean.low, mean.high, group.colour))
         for one, values in found:
             if values:
-                rows.append(_row(group, one, values))
+                rows.append(_row(group, one, called[one.place], values))
     columns = (
         "group",
         "workspaces",
@@ -159,12 +176,12 @@ def _drawn(together: Sequence[Row], rows: Sequence[Row]) -> Element:
     return tag(
         "div",
         figure(
-            *dots(together, x="mean return"),
+            *dots(_labelled(together), x="mean return", each="workspaces"),
             title="Groups",
             says="A dot is a workspace; above them the mean and its interval.",
         ),
         figure(
-            *dots(rows, x="return"),
+            *dots(_labelled(rows), x="return"),
             title="Every episode",
             says="A dot is an episode; above them the workspace's mean and its interval.",
         ),
@@ -172,31 +189,30 @@ def _drawn(together: Sequence[Row], rows: Sequence[Row]) -> Element:
     )
 
 
+def _labelled(rows: Sequence[Row]) -> list[Row]:
+    short = labels([row.label for row in rows], MOST_BESIDE)
+    return [replace(row, label=label) for row, label in zip(rows, short, strict=True)]
+
+
 def _interval(one: Estimate) -> str:
     return f"{shown(one.low)} to {shown(one.high)}"
 
 
-def _row(group: Group, seen: Seen, values: Sequence[float]) -> Row:
+def _row(group: Group, seen: Seen, name: str, values: Sequence[float]) -> Row:
     scores = evaluation_of(seen)
     assert scores is not None, "returns come from an evaluation"
     low, high = (
         number_at(scores.manifest.summary, "scores", "agent", name)
         for name in ("ci95_low", "ci95_high")
     )
-    return Row(seen.name[:14], values, float(np.mean(values)), low, high, group.colour)
-
-
-def evaluation_of(seen: Seen) -> Artifact | None:
-    """The newest evaluation of an agent of the workspace's own."""
-    own = [one for one in seen.artifacts["evaluations"] if not visitor(one)]
-    return own[-1] if own else None
+    return Row(name, values, float(np.mean(values)), low, high, group.colour)
 
 
 def _returns(seen: Seen) -> list[float]:
     evaluation = evaluation_of(seen)
     if evaluation is None:
         return []
-    return seen.noted(lambda: returns_of(evaluation, "agent")) or []
+    return seen.noted(lambda: returns_of(seen, evaluation, "agent")) or []
 
 
 def _learning(groups: Sequence[Group]) -> Element:
@@ -219,7 +235,7 @@ def _models(groups: Sequence[Group]) -> Element:
     def measure(kind: str, name: str) -> Read:
         def read(seen: Seen) -> Series | None:
             newest = seen.newest(kind)
-            return metrics(newest).get(name) if newest is not None else None
+            return metrics(seen, newest).get(name) if newest is not None else None
 
         return read
 
@@ -288,21 +304,22 @@ def _of_search(seen: Seen, x: str, y: str) -> Series | None:
     newest = seen.newest("control")
     if newest is None:
         return None
-    found = search(newest)
+    found = search(seen, newest)
     places: Values = getattr(found, x)
     return Series(places, getattr(found, y)) if len(places) else None
 
 
 def _model_table(groups: Sequence[Group]) -> Element:
     columns = ("workspace", "group", "seed", "V error", "M nats", "selected", "return", "± s.e.")
+    called = _called([one for group in groups for one in group.runs])
     rows = [
         (
-            one.name,
+            called[one.place],
             group.name,
             one.prepared.job.seed,
             _told(one.newest("vision"), "reconstruction"),
             _told(one.newest("memory"), "nll"),
-            _told(one.newest("control"), "selected_score"),
+            _selected(one),
             _told(evaluation_of(one), "mean"),
             _told(evaluation_of(one), "stderr"),
         )
@@ -312,14 +329,16 @@ def _model_table(groups: Sequence[Group]) -> Element:
     return markup.table(columns, rows, caption="The newest artifacts of every workspace")
 
 
+def _selected(seen: Seen) -> float | None:
+    """The score of the selected mean vector, where the world gave it."""
+    control = seen.newest("control")
+    return None if control is None or dreams_alone(control) else _told(control, "selected_score")
+
+
 def _told(artifact: Artifact | None, name: str) -> float | None:
     return number_at(artifact.manifest.summary, name) if artifact is not None else None
 
 
 def _again(seen: Sequence[Seen]) -> Element:
-    lines = [whole_command(_stored(one)) for one in seen]
+    lines = [line for one in seen for line in whole_commands(one)]
     return section("again", "Do it again", code(lines))
-
-
-def _stored(seen: Seen) -> dict[str, Any]:
-    return seen.workspace.settings() or {}

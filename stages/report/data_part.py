@@ -89,7 +89,9 @@ def _charts(recording: Artifact) -> Element:
 
 
 def _actions(actions: NDArray[Any], spec: dict[str, Any]) -> list[Element]:
-    """How often each choice was made, or where the numbers of a box lie."""
+    """How often each choice was made, or where the numbers of a box lie; films have neither."""
+    if spec["kind"] == "none":
+        return []
     if spec["kind"] == "choice":
         counts = np.bincount(actions, minlength=spec["size"])
         labels = [f"choice {number}" for number in range(len(counts))]

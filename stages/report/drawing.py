@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, fromstring
 
-from stages.report.markup import CHART
+from stages.report.markup import CHART, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -103,7 +103,7 @@ def svg(figure: "Figure", told: str, *, crop: bool = True) -> Element:
     drawing.attrib.pop("width", None)
     drawing.attrib.pop("height", None)
     drawing.set("role", "img")
-    drawing.set("aria-label", told)
+    drawing.set("aria-label", plain(told))
     drawing.set("class", CHART)
     return drawing
 

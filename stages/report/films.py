@@ -14,13 +14,12 @@ from stages.artifacts.fitting import parent_of
 from stages.artifacts.pictures import png
 from stages.artifacts.summaries import world_of
 from stages.artifacts.video import Film
-from stages.errors import InputsMismatch
 from stages.evaluate import driven_again
 from stages.events import Noted
-from stages.inspection.expectations import visitor
 from stages.report import markup
 from stages.report.gathering import Episode, Seen, episodes
 from stages.report.markup import figure, shown, tag
+from stages.worlds.making import frames_per_second, is_own
 
 if TYPE_CHECKING:
     from stages.contracts import Frames
@@ -55,25 +54,24 @@ def chosen(rows: Sequence[Episode]) -> list[tuple[str, Episode]]:
     return list(found.values())
 
 
-def films(seen: Seen, evaluation: Artifact) -> Element:
+def films(seen: Seen, evaluation: Artifact, *, asked: bool) -> Element:
     """Three films side by side, each with what was scored then.
+
+    A world that a module of somebody's own registers is driven only where one `asked` for it: a
+    manifest that names one may come from anywhere, and importing a module runs it.
 
     Raises:
         StageError: the agent is gone or damaged, or this machine lacks its world.
     """
-    if visitor(evaluation):
-        raise InputsMismatch(
-            f"{evaluation.id} is of a packed agent, which is not in this workspace.",
-            fix=f"Film it: {seen.command('evaluate --agent DIR --record 3')}",
-        )
+    world = world_of(evaluation.manifest, evaluation.id)
+    if is_own(world.env) and not asked:
+        words = f"{world.env} is code of its own, which a report does not run by itself:"
+        return markup.missing(words, seen.command("report --videos"))
     import torch
 
-    from stages.worlds.making import frames_per_second
-
     torch.set_num_threads(1)  # the same bits as in a worker
-    world = world_of(evaluation.manifest, evaluation.id)
     speed = frames_per_second(world.env) / world.repeat
-    picks = chosen(episodes(evaluation))
+    picks = chosen(episodes(seen, evaluation))
     made = []
     for label, episode in picks:
         again = _driven(seen, evaluation, episode)

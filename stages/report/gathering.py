@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any, TypeVar
@@ -14,11 +15,13 @@ from stages import stage_writing
 from stages.artifacts.artifact import Artifact, repairable
 from stages.artifacts.disk import read_file
 from stages.artifacts.plain import COUNT, NUMBER, Rule, listed, optional
+from stages.artifacts.producing import DREAM
 from stages.artifacts.scores import parse_log, read_csv
 from stages.artifacts.workspace import KINDS, Workspace
 from stages.control.search_log import LOG
 from stages.errors import ArtifactDamaged, InputMissing, StageError
 from stages.events import Monitor, Silent
+from stages.inspection.expectations import visitor
 from stages.inspection.lineage import Rounds, rounds_of
 from stages.inspection.overview import look, status
 from stages.pipeline import Prepared, Request
@@ -51,7 +54,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Search:
-    """The log of a search; `scored` are the generations whose mean vector was scored."""
+    """The log of a search; `scored` are the generations whose mean vector drove in the world."""
 
     generations: Values  # [G]
     mean: Values  # [G], of the population
@@ -60,8 +63,9 @@ class Search:
     scored: Values  # [S]
     score: Values  # [S], mean return of the mean vector in the world
     stderr: Values  # [S]
-    dreamt: Values | None  # [S], its mean return in the dream
-    frames: Values  # [S], engine frames so far; those of a search in the dream are dreamt too
+    frames: Values  # [S], frames of the world so far
+    dreamt: Values  # [D], mean return of the mean vector in the dream
+    dreamt_at: Values  # [D], the generations of these
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Seen:
     states: Mapping[str, tuple[str, str]]  # stage -> state of its last round, and why
     progress: Monitor = field(default_factory=Silent)
     troubles: list[StageError] = field(default_factory=list)  # what was found damaged
+    parsed: dict[tuple[str, str], Any] = field(default_factory=dict)  # by artifact and file
 
     @property
     def workspace(self) -> Workspace:
@@ -113,7 +118,7 @@ class Seen:
             return make()
         except StageError as error:
             if isinstance(error, ArtifactDamaged):
-                self.troubles.append(error)
+                self.note(error)
             return trouble(error, about=about)
 
     def noted(self, read: Callable[[], Found]) -> Found | None:
@@ -121,8 +126,31 @@ class Seen:
         try:
             return read()
         except StageError as error:
-            self.troubles.append(error)
+            self.note(error)
             return None
+
+    def note(self, error: StageError) -> None:
+        """Tell of it above the page, once."""
+        if all((one.what, one.fix) != (error.what, error.fix) for one in self.troubles):
+            self.troubles.append(error)
+
+    def parse(self, artifact: Artifact, name: str, read: Callable[[bytes, str], Found]) -> Found:
+        """What `read` makes of a payload file; it is read once, and its damage found once.
+
+        Raises:
+            StageError: it is damaged.
+        """
+        key = (artifact.id, name)
+        if key not in self.parsed:
+            try:
+                self.parsed[key] = read(*_content(artifact, name))
+            except StageError as error:
+                self.parsed[key] = error
+        found = self.parsed[key]
+        if isinstance(found, StageError):
+            raise found
+        kept: Found = found
+        return kept
 
 
 def gather(root: Path, *, progress: Monitor) -> Seen:
@@ -166,20 +194,26 @@ def _states(prepared: Prepared) -> dict[str, tuple[str, str]]:
     return {str(row["stage"]): (str(row["state"]), str(row["because"] or "")) for row in rows}
 
 
-def metrics(artifact: Artifact) -> dict[str, Series]:
+def metrics(seen: Seen, artifact: Artifact) -> dict[str, Series]:
     """Every measure of an artifact's metrics over its steps; none where it has no such file."""
-    return metrics_in(*_content(artifact, METRICS)) if METRICS in artifact.names() else {}
+    return seen.parse(artifact, METRICS, metrics_in) if METRICS in artifact.names() else {}
 
 
-def search(control: Artifact) -> Search:
+def search(seen: Seen, control: Artifact) -> Search:
     """The search behind a controller."""
-    in_dream = control.manifest.summary.get("place") == "dream"
-    return search_in(*_content(control, LOG), in_dream=in_dream)
+    in_dream = control.manifest.summary.get("place") == DREAM
+    read = partial(search_in, in_dream=in_dream, dreams_alone=dreams_alone(control))
+    return seen.parse(control, LOG, read)
 
 
-def episodes(evaluation: Artifact) -> list[Episode]:
+def dreams_alone(control: Artifact) -> bool:
+    """Whether a search had no world: its mean vectors were scored in the dream, too."""
+    return control.manifest.summary.get("engine") == DREAM
+
+
+def episodes(seen: Seen, evaluation: Artifact) -> list[Episode]:
     """Every episode of an evaluation."""
-    return episodes_in(*_content(evaluation, EPISODES))
+    return seen.parse(evaluation, EPISODES, episodes_in)
 
 
 def _content(artifact: Artifact, name: str) -> tuple[bytes, str]:
@@ -214,18 +248,20 @@ def metrics_in(content: bytes, source: str) -> dict[str, Series]:
     return {name: Series(rows[:, 0], rows[:, 1]) for name, rows in arrays.items()}
 
 
-def search_in(content: bytes, source: str, *, in_dream: bool) -> Search:
+def search_in(content: bytes, source: str, *, in_dream: bool, dreams_alone: bool = False) -> Search:
     """What the log of a search tells; of one in the dream only scores cost frames of the world.
+
+    Of one that had no world (`dreams_alone`) what the log calls `selection` was dreamt.
 
     Raises:
         ArtifactDamaged: it is no such log.
     """
     records = _records(content, source, _SEARCH)
     made = [r for r in records if r.get("fitness") and r.get("sigma") is not None]
-    scores = [r for r in records if r.get("selection")]
+    scores = [r for r in records if r.get("selection") and not dreams_alone]
     spent = np.cumsum([float(r["frames"]) * (not in_dream or "selection" in r) for r in records])
-    frames = [total for r, total in zip(records, spent, strict=True) if r.get("selection")]
-    dreamt = [float(np.mean(r["dreamt"])) for r in scores if r.get("dreamt")]
+    at_scores = [bool(r.get("selection")) and not dreams_alone for r in records]
+    dreamt = [r for r in records if r.get("selection") and r.get("dreamt")]
     return Search(
         generations=_array(r["generation"] for r in made),
         mean=_array(np.mean(r["fitness"]) for r in made),
@@ -234,8 +270,9 @@ def search_in(content: bytes, source: str, *, in_dream: bool) -> Search:
         scored=_array(r["generation"] for r in scores),
         score=_array(np.mean(r["selection"]) for r in scores),
         stderr=_array(_standard_error(r["selection"]) for r in scores),
-        dreamt=_array(dreamt) if scores and len(dreamt) == len(scores) else None,
-        frames=_array(frames),
+        frames=spent[at_scores],
+        dreamt=_array(np.mean(r["dreamt"]) for r in dreamt),
+        dreamt_at=_array(r["generation"] for r in dreamt),
     )
 
 
@@ -259,9 +296,15 @@ def episodes_in(content: bytes, source: str) -> list[Episode]:
     ]
 
 
-def returns_of(evaluation: Artifact, who: str) -> list[float]:
+def returns_of(seen: Seen, evaluation: Artifact, who: str) -> list[float]:
     """The returns of the agent or of the random policy, in the order of the table."""
-    return [one.total_reward for one in episodes(evaluation) if one.who == who]
+    return [one.total_reward for one in episodes(seen, evaluation) if one.who == who]
+
+
+def evaluation_of(seen: Seen) -> Artifact | None:
+    """The newest evaluation of an agent of the workspace's own; a packed one is a visitor."""
+    own = [one for one in seen.artifacts["evaluations"] if not visitor(one)]
+    return own[-1] if own else None
 
 
 def maker(kind: str) -> str:

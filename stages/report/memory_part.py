@@ -44,19 +44,19 @@ def memory_part(seen: Seen) -> Element:
         ("parameters", summary["parameters"]),
     ]
     parts = [
-        seen.tried(lambda: _charts(newest), about="Curves."),
+        seen.tried(lambda: _charts(seen, newest), about="Curves."),
         seen.tried(lambda: dream_strip(seen, newest), about="A dream beside what came."),
         seen.tried(lambda: _horizon(seen, newest), about="How far dreams are good."),
     ]
     folded = [
-        markup.details(f"Curves of {one.id}", seen.tried(partial(_charts, one)))
+        markup.details(f"Curves of {one.id}", seen.tried(partial(_charts, seen, one)))
         for one in reversed(seen.artifacts[KIND][-4:-1])
     ]
     return section(KIND, TITLE, facts(told), *parts, *folded)
 
 
-def _charts(memory: Artifact) -> Element:
-    found, summary = metrics(memory), memory.manifest.summary
+def _charts(seen: Seen, memory: Artifact) -> Element:
+    found, summary = metrics(seen, memory), memory.manifest.summary
     levels = [
         Level(label, summary[name], style)
         for (name, label), style in zip(BASELINES.items(), STYLES, strict=True)

@@ -8,7 +8,7 @@ from stages.events import Advanced
 from stages.report import markup
 from stages.report.again_part import again_part
 from stages.report.data_part import data_part
-from stages.report.gathering import Seen, number_at
+from stages.report.gathering import Seen, dreams_alone, evaluation_of, number_at
 from stages.report.markup import fill, shown, tag
 from stages.report.memory_part import memory_part
 from stages.report.pipeline_part import pipeline_part
@@ -21,7 +21,7 @@ POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-
 STYLE = "page.css"
 
 
-def page(seen: Seen, *, with_films: bool) -> bytes:
+def page(seen: Seen, *, with_films: bool | None) -> bytes:
     """The report of one workspace."""
     makers: tuple[Callable[[], Element], ...] = (
         lambda: pipeline_part(seen),
@@ -89,7 +89,7 @@ def troubles(seen: Seen) -> list[Element]:
 
 def _headline(seen: Seen) -> Element:
     """The four numbers that people ask for first."""
-    evaluation, control = seen.newest("evaluations"), seen.newest("control")
+    evaluation, control = evaluation_of(seen), seen.newest("control")
     vision, memory = seen.newest("vision"), seen.newest("memory")
     cells: list[tuple[str, str, str]] = []
     if evaluation is not None:
@@ -100,7 +100,8 @@ def _headline(seen: Seen) -> Element:
         if random is not None:
             cells.append(("random policy", _short(random), ""))
     elif control is not None and (score := number_at(control.manifest.summary, "selected_score")):
-        cells.append(("selected score", _short(score), "not evaluated yet"))
+        about = "in the dream alone" if dreams_alone(control) else "not evaluated yet"
+        cells.append(("selected score", _short(score), about))
     if memory is not None and (nll := number_at(memory.manifest.summary, "nll")) is not None:
         floor = number_at(memory.manifest.summary, "baseline_entropy_floor")
         cells.append(("M, nats per latent", f"{nll:.3f}", f"floor {floor:.3f}" if floor else ""))

@@ -18,9 +18,11 @@ ELSEWHERE = "Name another file with --out."
 
 
 def report(
-    places: Sequence[Path], out: Path | None, *, with_films: bool, progress: Monitor
+    places: Sequence[Path], out: Path | None, *, with_films: bool | None, progress: Monitor
 ) -> Report:
     """Write the report of a workspace, or the comparison of several.
+
+    `with_films`: none, those of every world, or (None) of worlds that need no foreign code alone.
 
     Raises:
         StageError: a workspace is missing, empty or wholly damaged, or the file cannot be written.

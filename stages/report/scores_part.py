@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from stages.artifacts.artifact import Artifact
+from stages.events import Scalar
 from stages.inspection.expectations import visitor
 from stages.report import markup
 from stages.report.charts import Row, dots, histogram
 from stages.report.films import films
-from stages.report.gathering import Seen, maker, number_at, returns_of
+from stages.report.gathering import Seen, evaluation_of, maker, number_at, returns_of
 from stages.report.markup import facts, figure, missing, section, tag
 
 KIND = "evaluations"
@@ -29,14 +30,30 @@ COLUMNS = {
 }
 
 
-def scores_part(seen: Seen, *, with_films: bool) -> Element:
-    """The newest evaluation beside the earlier ones and the random policy."""
-    newest = seen.newest(KIND)
-    if newest is None:
+def scores_part(seen: Seen, *, with_films: bool | None) -> Element:
+    """The newest evaluation beside the earlier ones, packed agents and the random policy."""
+    own = evaluation_of(seen)
+    others = [one for one in reversed(seen.artifacts[KIND]) if one is not own]
+    evaluations = [*([own] if own is not None else []), *others][:MOST]
+    parts = []
+    if own is None:
         command = seen.command(maker(KIND))
-        return section(KIND, TITLE, missing("No agent is scored yet; this does:", command))
-    told = [
+        parts.append(missing("No agent of this workspace is scored yet; this does:", command))
+    else:
+        parts.append(facts(_told(own)))
+    if evaluations:
+        parts.append(seen.tried(lambda: _charts(seen, evaluations), about="Episodes."))
+        parts.append(_table(evaluations))
+    if own is not None and with_films is not False:
+        asked = with_films is True
+        parts.append(seen.tried(lambda: films(seen, own, asked=asked), about="Films."))
+    return section(KIND, TITLE, *parts)
+
+
+def _told(newest: Artifact) -> list[tuple[str, Scalar]]:
+    return [
         ("artifact", newest.id),
+        ("agent", _driver(newest)),
         ("mean return", newest.manifest.summary["mean"]),
         ("standard error", newest.manifest.summary["stderr"]),
         ("95 % interval", interval(newest)),
@@ -45,14 +62,6 @@ def scores_part(seen: Seen, *, with_films: bool) -> Element:
         ("world", newest.manifest.config["world"]["env"]),
         ("engine", newest.manifest.summary["engine"]),
     ]
-    evaluations = list(reversed(seen.artifacts[KIND]))[:MOST]
-    parts = [
-        seen.tried(lambda: _charts(seen, evaluations), about="Episodes."),
-        _table(evaluations),
-    ]
-    if with_films:
-        parts.append(seen.tried(lambda: films(seen, newest), about="Films."))
-    return section(KIND, TITLE, facts(told), *parts)
 
 
 def interval(evaluation: Artifact) -> str | None:
@@ -86,17 +95,17 @@ def _row(seen: Seen, evaluation: Artifact, who: str) -> Row:
     mean, low, high = (
         number_at(scores, "scores", who, name) for name in ("mean", "ci95_low", "ci95_high")
     )
-    values = returns_of(evaluation, who)
+    values = returns_of(seen, evaluation, who)
     if who == RANDOM:
         return Row(RANDOM, values, mean or 0.0, low, high, colour=1)
-    newest = evaluation is seen.newest(KIND)
+    ours = evaluation is evaluation_of(seen)
     return Row(
         visitor(evaluation) or _driver(evaluation),
         values,
         mean or 0.0,
         low,
         high,
-        colour=0 if newest else 3,
+        colour=0 if ours else 3,
     )
 
 

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 from stages.artifacts.artifact import Artifact
 from stages.report import markup
 from stages.report.charts import DASHED, DOTTED, Line, curves
-from stages.report.gathering import Search, Seen, maker, search
+from stages.report.gathering import Search, Seen, dreams_alone, maker, search
 from stages.report.markup import facts, figure, missing, section, tag
 
 KIND = "control"
@@ -21,10 +21,11 @@ def search_part(seen: Seen) -> Element:
         return section(KIND, TITLE, missing("There is no C yet; this searches one:", command))
     summary = newest.manifest.summary
     place = summary.get("place", "world")
+    in_dream = ", in the dream" if dreams_alone(newest) else ""
     told = [
         ("artifact", newest.id),
         ("candidates were tried in", f"the {place}" if place != "oracle" else "the oracle"),
-        ("selected mean vector", summary.get("selected_score")),
+        (f"selected mean vector{in_dream}", summary.get("selected_score")),
         ("of generation", summary.get("selected_generation")),
         ("generations", summary["generations"]),
         ("frames of the world", summary["frames"]),
@@ -33,15 +34,15 @@ def search_part(seen: Seen) -> Element:
     ]
     pairs = [(name, value) for name, value in told if value is not None]
     folded = [
-        markup.details(f"Search of {one.id}", seen.tried(partial(_charts, one)))
+        markup.details(f"Search of {one.id}", seen.tried(partial(_charts, seen, one)))
         for one in reversed(seen.artifacts[KIND][-4:-1])
     ]
-    charts = seen.tried(lambda: _charts(newest), about="Search.")
+    charts = seen.tried(lambda: _charts(seen, newest), about="Search.")
     return section(KIND, TITLE, facts(pairs), charts, *folded)
 
 
-def _charts(control: Artifact) -> Element:
-    found = search(control)
+def _charts(seen: Seen, control: Artifact) -> Element:
+    found = search(seen, control)
     place = control.manifest.summary.get("place", "world")
     shown = [_population(found, place), *_vectors(found, place), _sigma(found)]
     return tag("div", *shown, class_="pair")
@@ -56,7 +57,8 @@ def _population(found: Search, place: str) -> Element:
     if place != "dream" and len(found.scored):
         lines.append(_score(found, "mean vector"))
     says = (
-        "Candidates were tried in M's dream alone; what they are worth in the world is beside."
+        "Candidates were tried in M's dream alone"
+        + ("; what they are worth in the world is beside." if len(found.scored) else ".")
         if place == "dream"
         else "The mean vector of the search is scored on tracks of its own, with its standard "
         "error."
@@ -66,18 +68,29 @@ def _population(found: Search, place: str) -> Element:
 
 
 def _vectors(found: Search, place: str) -> list[Element]:
-    """The mean vector, in the dream and in the world together."""
-    if place != "dream" or not len(found.scored):
+    """The mean vector in the dream, and in the world where there was one."""
+    if place != "dream":
         return []
-    lines = [_score(found, "in the world")]
-    if found.dreamt is not None:
-        lines.append(Line("in the dream", found.scored, found.dreamt, 0, DASHED, dots=True))
-    says = (
-        "The same vectors in both. Where the dream rises and the world does not, C has learnt "
-        "what is wrong with M. Shaded: standard error."
+    lines = [_score(found, "in the world")] if len(found.scored) else []
+    if len(found.dreamt):
+        lines.append(Line("in the dream", found.dreamt_at, found.dreamt, 0, DASHED, dots=True))
+    if not lines:
+        return []
+    title, says = (
+        (
+            "Dream and world",
+            "The same vectors in both. Where the dream rises and the world does not, C has learnt "
+            "what is wrong with M. Shaded: standard error.",
+        )
+        if len(found.scored)
+        else (
+            "Mean vector in the dream",
+            "There was no world to drive in: C was chosen by what it earns in the dream, which is "
+            "M's opinion.",
+        )
     )
     drawn = curves(lines, x="generation", y="return of the mean vector")
-    return [figure(*drawn, title="Dream and world", says=says)]
+    return [figure(*drawn, title=title, says=says)]
 
 
 def _score(found: Search, label: str) -> Line:

@@ -36,20 +36,20 @@ def vision_part(seen: Seen) -> Element:
         ("parameters", summary["parameters"]),
     ]
     parts = [
-        seen.tried(lambda: _charts(newest), about="Curves."),
+        seen.tried(lambda: _charts(seen, newest), about="Curves."),
         seen.tried(lambda: _reconstructions(newest), about="Reconstructions."),
         seen.tried(lambda: _traversal(newest), about="Traversal."),
     ]
     earlier = seen.artifacts[KIND][-4:-1]
     folded = [
-        markup.details(f"Curves of {one.id}", seen.tried(partial(_charts, one)))
+        markup.details(f"Curves of {one.id}", seen.tried(partial(_charts, seen, one)))
         for one in reversed(earlier)
     ]
     return section(KIND, TITLE, facts(told), *parts, *folded)
 
 
-def _charts(vision: Artifact) -> Element:
-    found = metrics(vision)
+def _charts(seen: Seen, vision: Artifact) -> Element:
+    found = metrics(seen, vision)
     summary = vision.manifest.summary
     levels = [
         Level(label, summary[name])

@@ -69,6 +69,11 @@ def resolve_engine(spec: WorldSpec) -> str:
     return spec.engine
 
 
+def is_own(env: str) -> bool:
+    """Whether it is named `module:EnvId`: opening it imports a module that is not ours."""
+    return ":" in env
+
+
 def check_world_known(env: str, doing: str = "This") -> None:
     """UsageError where the settings name no environment, and one is needed."""
     if env == NO_WORLD:

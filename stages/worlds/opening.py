@@ -12,7 +12,7 @@ from gymnasium.error import DependencyNotInstalled, Error
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.gymnasium_world import Lane
-from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE, check_world_known
+from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE, check_world_known, is_own
 from stages.worlds.own import blamed, own_spec
 
 DOOM, TAKE_COVER = "Vizdoom", "VizdoomTakeCover-v1"
@@ -74,7 +74,7 @@ def _open_take_cover(env: str, max_frames: int) -> Lane:
 
 
 def _spec(env: str) -> Any:
-    if ":" in env:
+    if is_own(env):
         return own_spec(env)
     try:
         return gymnasium.spec(env)

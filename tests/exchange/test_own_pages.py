@@ -70,6 +70,9 @@ def test_reading_a_workspace_runs_no_code_of_its_module(own_environment):
     elsewhere = own_environment.parent
     wm("status", "-w", own_environment / "tiny", cwd=elsewhere)
     wm("verify", "-w", own_environment / "tiny", cwd=elsewhere)
+    report = elsewhere / "tiny.html"
+    wm("report", "-w", own_environment / "tiny", "--out", report, cwd=elsewhere)
+    assert "wm report --videos" in report.read_text()
     lost = wm("rollout", "--force", "-w", own_environment / "tiny", cwd=elsewhere, code=2)
     assert "tiny_world" in lost.said
     assert "folder in which wm is called" in lost.said

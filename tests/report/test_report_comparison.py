@@ -129,3 +129,23 @@ def test_several_are_compared_in_the_current_folder(micro_workspace, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert run(["report", str(micro_workspace), str(other)]) == 0
     assert (tmp_path / "comparison.html").exists()
+
+
+def test_folders_of_one_name_and_settings_told_late_are_told_apart(micro_workspace, tmp_path):
+    """Rows of the charts: no label is there twice."""
+    places = [tmp_path / name / "a-workspace-with-a-long-name" for name in ("old", "new")]
+    for size, place in enumerate(places):
+        place.parent.mkdir()
+        rewritten(copied(micro_workspace, place), overrides=[f"memory.hidden_size={20 + size}"])
+    target = tmp_path / "two.html"
+    assert run(["report", *map(str, places), "--out", str(target)]) == 0
+    page = pages.read(target.read_bytes())
+    drawn = [node.attributes.get("aria-label") for node in page.all("svg")]
+    for begin in ("Workspaces by mean return. ", "Episodes by return. "):
+        (told,) = [
+            label.removeprefix(begin) for label in drawn if label and label.startswith(begin)
+        ]
+        first, second = (row.partition(": ")[0] for row in told.split(". ") if ": " in row)
+        assert first != second
+    table = [row[0] for row in page.rows() if len(row) == 8 and row[2] == "7"]
+    assert table == list(map(str, places))

@@ -66,6 +66,32 @@ def test_bars_of_a_histogram_hold_all_values():
     assert sorted({round(h / unit) for h in heights}) == [0, 1, 3]
 
 
+def test_rows_that_differ_in_number_are_drawn_in_shares():
+    """Both rows are half 1 and half 2: their outlines are the same."""
+    alike = [("agent", [1, 2] * 40), ("random", [1, 2] * 3)]
+    page = page_of(*histogram(alike, x="return"))
+    ours, others = (paths(page, f"stroke: var(--c{number})")[0] for number in range(2))
+    np.testing.assert_allclose(ours, others)
+    texts = {node.text for node in page.all("text")}
+    assert "share of episodes" in texts and "0.5" in texts
+    page = page_of(*histogram([("agent", [1, 2]), ("random", [1, 1])], x="return"))
+    assert "episodes" in {node.text for node in page.all("text")}, "as many: they are counted"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", [[0.3, 0.1 + 0.2], [1e-300, 1.5e-300], [-7.1] * 3, [5e-324, 0]])
+def test_values_that_are_all_but_equal_have_a_histogram(values):
+    page = page_of(*histogram([("a", values)], x="return"))
+    assert pages.faults(page) == []
+    assert f"{len(values)} values" in page.all("svg")[0].attributes["aria-label"]
+
+
+def test_dots_are_called_what_they_are():
+    page = page_of(*dots([Row("carracing", [1.0, 2.0], 1.5)], x="return", each="workspaces"))
+    label = page.all("svg")[0].attributes["aria-label"]
+    assert "2 workspaces" in label and "episode" not in label.lower()
+
+
 def test_drawings_have_the_colours_of_the_page_and_text_that_can_be_read():
     drawn = [
         *curves([Line("a", [0, 1], [1, 2]), Line("b", [0, 1], [2, 1], 1)], x="steps", y="loss"),
@@ -116,6 +142,10 @@ def test_text_stays_text_wherever_it_stands(text):
     assert page.all("p")[0].text == kept
     assert page.all("img")[0].attributes["alt"] == kept
     assert page.all("td")[0].text == kept
+    labels = [
+        node.attributes["aria-label"] for node in page.all("svg") if node.attributes.get("role")
+    ]
+    assert len(labels) == 2 and all(kept in label for label in labels)
 
 
 @pytest.mark.filterwarnings("error")

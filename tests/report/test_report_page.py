@@ -286,3 +286,65 @@ def test_the_kept_workspace_of_an_earlier_version_has_a_report(tmp_path):
     page = pages.read((root / "report.html").read_bytes())
     assert pages.faults(page) == []
     assert "evaluate --memory" in page.section("memory").text, "what measures its dreams"
+
+
+def test_a_visitor_is_named_and_never_speaks_for_the_workspace(micro_workspace, tmp_path):
+    """After `wm evaluate --agent` the newest evaluation is of somebody else's agent."""
+    root = copied(micro_workspace, tmp_path / "visited")
+    shutil.copytree(root / "evaluations/0001", root / "evaluations/0002")
+    visit = [{"id": "agents/stranger", "kind": "agents", "fingerprint": "0" * 64}]
+    told = manifest(root, "evaluations/0002")
+    kept = [{**visit[0], **{k: v for k, v in told["parents"][0].items() if k not in visit[0]}}]
+    scores = {**told["summary"]["scores"]}
+    scores["agent"] = {**scores["agent"], "mean": 98765.0}
+    forged(
+        root / "evaluations/0002",
+        id="evaluations/0002",
+        parents=kept,
+        summary={"mean": 98765.0, "scores": scores},
+    )
+    assert run(["report", "-w", str(root), "--no-videos"]) == 0
+    page = pages.read((root / "report.html").read_bytes())
+    assert pages.faults(page) == []
+    ours = manifest(root, "evaluations/0001")["summary"]["mean"]
+    header, facts = page.all("header")[0].text, page.section("evaluations").text
+    assert "98,765" not in header and f"{ours:.4g}" in header
+    assert "artifactevaluations/0001agentcontrol/0001" in facts
+    rows = [row for row in page.rows() if row[0] == "evaluations/0002"]
+    assert any(row[1] == "agent stranger" for row in rows)
+    drawn = [node.attributes.get("aria-label") or "" for node in page.all("svg")]
+    assert any("agent stranger: " in label for label in drawn)
+
+
+def test_a_world_of_a_module_is_opened_where_one_asks_for_films(
+    micro_workspace, tmp_path, monkeypatch, capsys
+):
+    """A manifest may name any module of the current folder: looking at it must not run it."""
+    root = copied(micro_workspace, tmp_path / "w")
+    (tmp_path / "evil_world.py").write_text("open('was_run', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    world = manifest(root, "evaluations/0001")["config"]["world"]
+    world["env"] = "evil_world:Evil-v0"
+    forged(root / "evaluations/0001", config={"world": world})
+    assert run(["report", "-w", "w"]) == 0
+    page = pages.read((root / "report.html").read_bytes())
+    assert not (tmp_path / "was_run").exists()
+    assert "wm report --videos -w w" in page.section("evaluations").text
+    assert not page.all("video")
+    assert run(["report", "-w", "w", "--videos", "--no-videos"]) == 2
+    assert "contradict" in capsys.readouterr().err
+    assert run(["report", "-w", "w", "--videos"]) == 0
+    assert (tmp_path / "was_run").exists(), "the module registers no world, but it was asked"
+
+
+def test_damage_is_told_once(micro_workspace, tmp_path, capsys):
+    """A comparison asks the log of a search for four curves."""
+    root = copied(micro_workspace, tmp_path / "damaged")
+    path = root / "control/0001/search.jsonl"
+    content = bytearray(path.read_bytes())
+    content[10] ^= 1
+    path.write_bytes(content)
+    words = [str(micro_workspace), str(root), "--out", str(tmp_path / "two.html")]
+    assert run(["report", *words, "--json"]) == 4
+    (table,) = json.loads(capsys.readouterr().out)["tables"]
+    assert len(table["rows"]) == 1
