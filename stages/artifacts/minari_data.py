@@ -114,11 +114,10 @@ class MinariData:
             return  # of the format arrow
         import h5py
 
-        def look(name: str) -> None:
-            link = group.get(name, getlink=True)
+        def look(name: str, link: Any) -> None:
             if not isinstance(link, h5py.HardLink):
                 raise ArtifactDamaged(f"{source} is refused.", why=f"Its {name} is a link.")
-            one = group[name]
+            one = file[name]
             if isinstance(one, h5py.Dataset) and (
                 one.is_virtual or one.external or one.nbytes > MAX_READ
             ):
@@ -128,13 +127,17 @@ class MinariData:
                 )
 
         with _reading(source), h5py.File(self._main, "r", locking=False) as file:
-            group = file.get(f"episode_{number}")
-            if not isinstance(group, h5py.Group):
+            root = f"episode_{number}"
+            if root not in file.keys():  # `in file` would follow a link
                 raise ArtifactDamaged(f"{source} is missing.")
-            names: list[str] = []
-            group.visit(names.append)
-            for name in names:
-                look(name)
+            look(root, file.get(root, getlink=True))
+            group = file[root]
+            if not isinstance(group, h5py.Group):
+                raise ArtifactDamaged(f"{source} is no group.")
+            links: list[tuple[str, Any]] = []  # nothing may be raised or read in the visit
+            group.visititems_links(lambda *link: links.append(link))
+            for name, link in links:
+                look(f"{root}/{name}", link)
 
 
 def _found(place: str) -> Path:
