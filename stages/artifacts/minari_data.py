@@ -13,7 +13,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from stages.artifacts.disk import digest_file, explained
+from stages.artifacts.disk import digest_file, explained, sync_file, sync_folder
 from stages.artifacts.episodes import EpisodeRecord
 from stages.artifacts.foreign import (
     BLOCK,
@@ -284,6 +284,9 @@ def write_minari(
         version = minari.__version__
         storage.update_metadata({"dataset_id": name, "minari_version": version, **told})
         storage.update_episodes(buffers())
+        for path in data.iterdir():
+            sync_file(path)
+        sync_folder(data)
 
 
 def dataset_id(folder: Path) -> str:
