@@ -31,6 +31,7 @@ from stages.artifacts.foreign import (
     Shrink,
     actions_column,
     aligned,
+    check_finite,
     check_frames,
     flags_column,
     numbers_column,
@@ -213,9 +214,30 @@ class NpzData:
             poll()
             digests.update(f"{digest_file(path)}\n".encode())
         self.content = digests.hexdigest()
-        keys = Archive(self._paths[0]).keys
-        self.lacks = tuple(one for one in ("rewards", "terminations") if one not in keys)
         self._poll = poll
+        held = self._held()
+        self.lacks = tuple(one for one in ("rewards", "terminations") if one not in held)
+
+    def _held(self) -> set[str]:
+        """The columns that every file holds.
+
+        Raises:
+            UsageError: one of them holds others: what it lacks would be zeros, without a word.
+        """
+        first = set(Archive(self._paths[0]).keys) - {"seed"}
+        for path in self._paths[1:]:
+            self._poll()
+            odd = sorted(first ^ (set(Archive(path).keys) - {"seed"}))
+            if odd:
+                has = f"{path.name} has {odd[0]}, and {self._paths[0].name} has not"
+                if odd[0] in first:
+                    has = f"{self._paths[0].name} has {odd[0]}, and {path.name} has not"
+                raise UsageError(
+                    f"The files of {self.name} hold different columns: {has}.",
+                    why="All episodes of a data set tell the same.",
+                    fix="Mend the file, or import the others from a folder of their own.",
+                )
+        return first
 
     @property
     def tells_actions(self) -> bool:
@@ -235,7 +257,7 @@ class NpzData:
         for path in self._paths:
             self._poll()
             archive = Archive(path)
-            found = actions_column(archive.column("actions"), archive.name)
+            found = _taken_actions(archive)
             if not len(found):
                 continue
             least, most = found.min(axis=0), found.max(axis=0)
@@ -261,6 +283,25 @@ class NpzData:
             yield number, partial(_episode, path, shrink)
 
 
+def _taken_actions(archive: Archive) -> NDArray[Any]:
+    """The actions that are imported: fillers before the first frame or behind the last are not.
+
+    Raises:
+        NumbersBad: one of them is not finite.
+    """
+    found = {"actions": actions_column(archive.column("actions"), archive.name)}
+    shape, dtype = archive.header("observations")
+    check_frames(shape, dtype, archive.name)
+    taken = aligned(found, shape[0], after=_is_after(archive), source=archive.name)
+    check_finite(taken["actions"], archive.name)
+    return taken["actions"]
+
+
+def _is_after(archive: Archive) -> bool:
+    """Whether its frames were drawn after their actions."""
+    return archive.keys.get("terminations") == AFTER
+
+
 def _seed(archive: Archive) -> int | None:
     if "seed" not in archive.keys:
         return None
@@ -284,8 +325,7 @@ def _episode(path: Path, shrink: Shrink) -> ForeignEpisode | None:
         for one in ("terminations", "truncations"):
             if one in archive.keys:
                 columns[one] = flags_column(one, archive.column(one), num_steps, name)
-    after = archive.keys.get("terminations") == AFTER
-    columns = aligned(columns, shape[0], after=after, source=name)
+    columns = aligned(columns, shape[0], after=_is_after(archive), source=name)
     steps = len(columns["actions"])
     if steps == 0:
         return None
