@@ -227,12 +227,14 @@ def _record(
 def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, job: Job) -> Outcome:
     from stages.artifacts.episodes import EpisodeShard
     from stages.worlds.coverage import cover
-    from stages.worlds.making import lap_rule
+    from stages.worlds.making import frames_per_second, is_own, lap_rule
 
     shards = [EpisodeShard(partial.path / task.name) for task in tasks]
     coverage = cover(shards)
     engines = list(dict.fromkeys(task.engine for task in tasks))
     rules = {engine: lap_rule(job.world.env, engine) for engine in engines}
+    env, repeat = job.world.env, job.world.repeat
+    rate = {"frames_per_second": frames_per_second(env) / repeat} if is_own(env) else {}
     return Outcome(
         payload=[*(task.name for task in tasks), METRICS],
         summary={
@@ -240,6 +242,7 @@ def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, j
             "policy": config.policy,
             "lap_rules": rules,
             "actions": asdict(action_spec(job.world, job.world.engine)),
+            **rate,  # for films: whoever makes one runs no code of a module that is named here
             **coverage,
         },
         seeds={"purpose": "rollout", "first": tasks[0].seeds[0], "count": config.episodes},

@@ -128,16 +128,17 @@ class MinariData:
 
         with _reading(source), h5py.File(self._main, "r", locking=False) as file:
             root = f"episode_{number}"
-            if root not in file.keys():  # `in file` would follow a link
+            link = file.get(root, getlink=True)
+            if link is None:
                 raise ArtifactDamaged(f"{source} is missing.")
-            look(root, file.get(root, getlink=True))
+            look(root, link)
             group = file[root]
             if not isinstance(group, h5py.Group):
                 raise ArtifactDamaged(f"{source} is no group.")
             links: list[tuple[str, Any]] = []  # nothing may be raised or read in the visit
             group.visititems_links(lambda *link: links.append(link))
-            for name, link in links:
-                look(f"{root}/{name}", link)
+            for name, inside in links:
+                look(f"{root}/{name}", inside)
 
 
 def _found(place: str) -> Path:

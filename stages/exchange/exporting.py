@@ -223,12 +223,14 @@ def _mp4(artifact: Artifact, folder: Path, records: Records) -> Fill:
 
 def _rate(artifact: Artifact) -> float:
     """Frames per second at which it happened; the usual number where nothing tells."""
-    from stages.worlds.making import USUAL_FRAMES_PER_SECOND, frames_per_second
+    from stages.worlds.making import USUAL_FRAMES_PER_SECOND, frames_per_second, is_own
 
     told = artifact.manifest.summary.get("frames_per_second")
     if isinstance(told, int | float) and 0 < told < 1000:
         return float(told)
     world = artifact.manifest.config["world"]
+    if is_own(world["env"]):  # whoever exports runs no code of a module that a manifest names
+        return USUAL_FRAMES_PER_SECOND
     try:
         return frames_per_second(world["env"]) / int(world["repeat"])
     except StageError:  # the environment is not here, and is not needed

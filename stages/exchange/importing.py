@@ -33,7 +33,7 @@ class Asked:
 
     what: str  # minari | npz | video
     places: tuple[str, ...]
-    crop: tuple[int, int, int, int] = WHOLE_FRAME  # of the data set's own frames
+    crop: tuple[int, int, int, int] | None = None  # of its own frames; None where nobody said
     observation: str = ""  # which of several, of Minari
     every: int = 1  # of a film's frames
     cut: int = 1000  # frames of an episode of a film
@@ -62,7 +62,9 @@ def asked_for(
         raise UsageError("--observation chooses among those of a Minari data set.")
     if what != "video" and (every, cut) != (1, 1000):
         raise UsageError("--every and --cut are for films.")
-    kept = tuple(each for each in (crop or "0,0,0,0").strip("[]").replace(" ", "").split(","))
+    if crop is None:
+        return Asked(what, tuple(places), None, observation, every, cut)
+    kept = tuple(crop.strip("[]").replace(" ", "").split(","))
     if len(kept) != 4 or not all(each.isdecimal() for each in kept):
         raise UsageError(
             f"--crop {crop} is not a part of a frame.",
@@ -91,7 +93,7 @@ def run(workspace: Workspace, asked: Asked, job: Job, *, progress: Monitor) -> R
         "import": {
             "format": asked.what,
             "content": source.content,
-            "crop": asked.crop,
+            "crop": asked.crop or WHOLE_FRAME,
             "observation": asked.observation,
             "every": asked.every,
             "cut": asked.cut,
@@ -129,12 +131,12 @@ def _actions(source: ForeignData, job: Job) -> ActionSpec:
     """What an action is: as the data set tells it, as the world has it, or else what occurs."""
     if job.world.env == NO_WORLD:
         return source.actions()
+    theirs = source.actions() if source.tells_actions else None
+    if theirs is not None and theirs.kind == "none":
+        return theirs  # a film: no code of the environment is run
     ours = action_spec(job.world, job.world.engine)
-    if not source.tells_actions:
+    if theirs is None:
         return ours
-    theirs = source.actions()
-    if theirs.kind == "none":
-        return theirs
     sides = differing("actions", asdict(theirs), asdict(ours), there="there", here="here")
     if sides:
         raise InputsMismatch(
@@ -241,15 +243,42 @@ class _Taking:
         self.progress.poll()
         coloured = colour(frames[..., None] if frames.ndim == 3 else frames)
         height, width = coloured.shape[1:3]
+        crop = self._crop(height, width, source)
         try:
-            check_crop(self.asked.crop, (height, width, COLOURS))
+            check_crop(crop, (height, width, COLOURS))
         except UsageError as error:
             raise UsageError(
-                f"--crop {list(self.asked.crop)} does not fit the frames of {source}.",
+                f"--crop {list(crop)} does not fit the frames of {source}.",
                 why=f"They have {height} x {width} pixels.",
                 fix="Leave it out for the whole frame.",
             ) from error
-        return prepare(coloured, self.asked.crop, self.job.world.size)
+        return prepare(coloured, crop, self.job.world.size)
+
+    def _crop(self, height: int, width: int, source: str) -> tuple[int, int, int, int]:
+        """The part of these frames that V sees.
+
+        Raises:
+            UsageError: nobody said, and the world shows V a part of its own frames.
+        """
+        if self.asked.crop is not None:
+            return self.asked.crop
+        world = self.job.world
+        if world.crop == WHOLE_FRAME:
+            return WHOLE_FRAME
+        if (height, width) != (world.size, world.size):
+            theirs = ",".join(map(str, world.crop))
+            raise UsageError(
+                f"Which part of the frames of {source} V should see is not said.",
+                why=f"They have {height} x {width} pixels, and of {world.env} V sees a part alone "
+                f"(world.crop={list(world.crop)}).",
+                fix=f"Are they as {world.env} draws them: --crop {theirs}. "
+                "Are they such parts already: --crop 0,0,0,0",
+            )
+        told = (
+            f"Frames of {height} x {width} pixels count as cropped already; --crop says otherwise."
+        )
+        self.warnings.say("crop", told)
+        return WHOLE_FRAME
 
     def _summed_up(self) -> Outcome:
         names = [shard_name(number) for number in range(self.count["shards"])]
