@@ -25,7 +25,7 @@ from stages.execution.worker import sign_of_life
 from stages.training.seeding import episode_seeds, named_seeds
 from stages.trials import cached_world, load_pilot
 from stages.worlds.coverage import Tallies, Tally
-from stages.worlds.making import check_random_start, check_world_known
+from stages.worlds.making import check_random_start, check_world_known, note_code
 from stages.worlds.monotony import Glance, Monotony, glance
 
 STAGE = stage_named("rollout")
@@ -117,6 +117,7 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
     planned = plan(workspace, config, job)
 
     def build(partial: Partial) -> Outcome:
+        note_code(partial, job.world.env, progress)
         tasks = list(recording_tasks(workspace, config, job, partial.path))
         _record(tasks, partial, job, progress=progress)
         return _outcome(tasks, partial, config, job)

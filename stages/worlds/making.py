@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from stages.contracts import IMPORTED, NO_WORLD, FrameWorld, WorldSpec
 from stages.errors import EnvironmentLacks, UsageError
+from stages.events import Monitor, Noted
 from stages.worlds.lanes import Engine
 from stages.worlds.repeat import Repeat
 
 if TYPE_CHECKING:
+    from stages.artifacts.partial import Partial
     from stages.worlds.prepare import Prepared
 
 CAR_RACING, DOOM = "CarRacing", "Vizdoom"  # how ids begin that are driven in a way of their own
@@ -21,6 +23,7 @@ BOX2D_SOURCE = (
     "in an activated virtual environment, with a C++ compiler: pip install swig 'setuptools<81' "
     "wheel && pip install --no-build-isolation box2d-py==2.3.8"
 )
+CODE = "code"  # key of the state under which a partial tells the digest of an own environment
 GYMNASIUM_FAST = "gymnasium-fast"  # Gymnasium's physics and pictures, drawn with less work
 ATARI_FRAMES_PER_SECOND = 60.0  # of the NTSC console
 USUAL_FRAMES_PER_SECOND = 30.0  # where an environment does not say
@@ -98,6 +101,21 @@ def is_of(env: str, family: str) -> bool:
     A module of the user's may be called CarRacingMods: that says nothing.
     """
     return not is_own(env) and env.startswith(family)
+
+
+def note_code(partial: "Partial", env: str, progress: Monitor) -> None:
+    """Warn where work goes on with another code of the user's environment than it began with."""
+    if not is_own(env):
+        return
+    from stages.worlds.own import code_digest
+
+    now, begun = code_digest(env), partial.recorded().get(CODE)
+    if begun is None:
+        partial.record({CODE: now})
+    elif begun != now:
+        module = env.partition(":")[0]
+        text = f"The module {module} has changed since this work began: old and new are mixed."
+        progress.emit(Noted(f"{text} Afterwards --force makes a new one.", warning=True))
 
 
 def lap_rule(env: str, engine: str) -> str:

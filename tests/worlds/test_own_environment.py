@@ -7,9 +7,12 @@ import gymnasium
 import numpy as np
 import pytest
 
+from stages.artifacts.workspace import Workspace
 from stages.contracts import WorldSpec
 from stages.errors import EnvironmentLacks, NumbersBad, UsageError
-from stages.worlds.making import check_random_start, lap_rule, make_world
+from stages.events import Silent
+from stages.worlds.making import check_random_start, lap_rule, make_world, note_code
+from stages.worlds.own import code_digest
 from wm_cli.playing.keys import Steering
 
 MODULE = """
@@ -160,3 +163,38 @@ def test_a_module_may_be_called_as_known_environments_are(own, module):
     with pytest.raises(UsageError, match="cannot begin at a random place"):
         check_random_start(spec.env, "gymnasium")
     assert Steering(spec.env, world.action_spec).help() == (("0-1", "choose"),)
+
+
+def test_work_that_goes_on_with_changed_code_says_so(own, tmp_path):
+    """Recordings begun with the old module and resumed with the new one would mix both."""
+    spec = own()
+
+    def told(env=spec.env):
+        heard = []
+        progress = type("Heard", (Silent,), {"emit": lambda _, event: heard.append(event.text)})()
+        workspace = Workspace.open(tmp_path / "w", create=True)
+        with workspace.lock("rollouts"):
+            note_code(workspace.begin("rollouts", "0" * 64), env, progress)
+        return heard
+
+    assert told() == []
+    assert told() == []
+    own(step="pass  # nothing else")
+    (text,) = told()
+    assert "my_own_world has changed" in text
+    assert told("CarRacing-v3") == []
+
+
+def test_the_code_of_a_package_is_all_of_its_files(own, tmp_path):
+    own()
+    package = tmp_path / "my_own_package"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "world.py", "inner/__init__.py", "inner/parts.py"):
+        (package / name).write_text("")
+    seen = [code_digest("my_own_package.world:Mine-v0")]
+    assert seen[0] == code_digest("my_own_package.world:Mine-v0")
+    for name in ("__init__.py", "inner/parts.py"):
+        (package / name).write_text("PART = 1")
+        seen.append(code_digest("my_own_package.world:Mine-v0"))
+    assert len(set(seen)) == 3
+    assert code_digest("no_such_module:Mine-v0") == ""
