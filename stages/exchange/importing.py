@@ -202,6 +202,8 @@ class _Taking:
             self.progress.emit(Advanced(item + 1, self.source.num_items, "items"))
         if num_frames:
             self._put(writer, kept)
+        elif kept != self.count:  # nothing but empty ones came behind the last shard
+            self._count(kept)
 
     def _record(self, item: int, episode: ForeignEpisode, kept: dict[str, int]) -> EpisodeRecord:
         inside = check_within(episode.actions, self.spec, episode.name)
@@ -230,11 +232,14 @@ class _Taking:
         name = shard_name(kept["shards"])
         self.partial.write(name, writer.image())
         kept["shards"] += 1
-        self.partial.record({STATE: dict(kept)})
-        self.count = dict(kept)
+        self._count(kept)
         if self.spec.kind != "none":
             with EpisodeShard(self.partial.path / name) as shard:
                 self.monotony.see(glance(shard))
+
+    def _count(self, kept: dict[str, int]) -> None:
+        self.partial.record({STATE: dict(kept)})
+        self.count = dict(kept)
 
     def _shrink(self, frames: Frames, source: str) -> Frames:
         """Frames of the data set as V sees them."""

@@ -221,3 +221,14 @@ def test_films_run_no_code_of_the_environment(tmp_path):
     asked = asked_for("video", [str(tmp_path / "a.mkv")])
     report = run(workspace, asked, Job(world=world, **FAMILY), progress=Listening())
     assert workspace.get(report.artifact).manifest.summary["actions"]["kind"] == "none"
+
+
+def test_empty_episodes_behind_a_full_shard_are_counted_too(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(importing, "SHARD_FRAMES", 22)  # the last one fills its shard
+    for name in ("z", "zz"):
+        nothing = np.zeros((1, 70, 90), np.uint8)
+        columns = {"rewards": np.zeros(0), "seed": 1000 + len(name)}
+        np.savez(folder / f"{name}.npz", observations=nothing, actions=np.zeros((0, 2)), **columns)
+    workspace, report = bring(tmp_path, folder)
+    told = workspace.get(report.artifact).manifest.summary
+    assert (told["episodes"], told["left_out"]) == (9, 3)
