@@ -105,7 +105,10 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
 
 def _imported(workspace: Workspace, job: Job) -> Plan:
     """The newest import, which stands for a recording where there is no world to record."""
-    found = [one for one in workspace.artifacts("rollouts") if one.manifest.stage == IMPORT.name]
+    whole, damaged = workspace.scan("rollouts")
+    for error in damaged:  # it may be the newest import: an older one is not taken instead
+        raise error
+    found = [one for one in whole if one.manifest.stage == IMPORT.name]
     if not found or job.force:
         check_world_known(job.world.env, "wm rollout")
     told = found[-1].manifest

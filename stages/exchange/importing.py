@@ -287,10 +287,7 @@ class _Taking:
 
     def _summed_up(self) -> Outcome:
         names = [shard_name(number) for number in range(self.count["shards"])]
-        shards = [EpisodeShard(self.partial.path / name) for name in names]
-        coverage = cover(shards)
-        for shard in shards:
-            shard.close()
+        coverage = cover(self._one_by_one(names))
         rate = self.source.frames_per_second
         summary = {
             "engines": [IMPORTED],
@@ -304,6 +301,12 @@ class _Taking:
         }
         seeds = {"purpose": "import", "count": self.count["episodes"], "told": bool(self.seeds)}
         return Outcome(payload=names, summary=summary, seeds=seeds, notes=tuple(self._notes()))
+
+    def _one_by_one(self, names: Sequence[str]) -> Iterator[EpisodeShard]:
+        """Each shard, open until the next is asked for: there may be thousands."""
+        for name in names:
+            with EpisodeShard(self.partial.path / name) as shard:
+                yield shard
 
     def _notes(self) -> Iterator[str]:
         left_out = self.count["come"] - self.count["episodes"]

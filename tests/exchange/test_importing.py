@@ -10,10 +10,11 @@ from PIL import Image
 from stages.artifacts.episodes import EpisodeSet
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, WorldSpec
-from stages.errors import InputsMismatch, Interrupted, NumbersBad, UsageError
+from stages.errors import ArtifactDamaged, InputsMismatch, Interrupted, NumbersBad, UsageError
 from stages.events import Advanced, Noted, Silent
 from stages.exchange import importing
 from stages.exchange.importing import asked_for, run
+from stages.rollout import Config, plan
 
 NOWHERE = WorldSpec(env="none", crop=(0, 0, 0, 0), engine="gymnasium", size=64)
 FAMILY = {"family": "world-models", "recipe": "imported", "preset": "", "seed": 0}
@@ -232,3 +233,12 @@ def test_empty_episodes_behind_a_full_shard_are_counted_too(tmp_path, folder, mo
     workspace, report = bring(tmp_path, folder)
     told = workspace.get(report.artifact).manifest.summary
     assert (told["episodes"], told["left_out"]) == (9, 3)
+
+
+def test_a_damaged_import_is_not_passed_over_for_an_older_one(tmp_path, folder):
+    workspace, _ = bring(tmp_path, folder)
+    _, newer = bring(tmp_path, folder, crop="0,70,0,70")
+    path = workspace.root / newer.artifact / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ArtifactDamaged, match="rollouts/0002"):
+        plan(Workspace.open(workspace.root), Config(), Job(world=NOWHERE, **FAMILY))

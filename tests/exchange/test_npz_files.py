@@ -211,3 +211,13 @@ def test_an_action_that_is_no_number_is_named_before_it_makes_bounds(tmp_path):
     save(tmp_path / "d" / "b.npz", observations=frames(3), actions=np.array([[0.0], [np.inf]]))
     with pytest.raises(NumbersBad, match=r"b\.npz has \[inf\] in row 1"):
         NpzData(tmp_path / "d", nothing).actions()
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, -1.0), (-1e39, 1.0), (0.0, 3.5e38)])
+def test_bounds_that_no_action_could_have_are_refused(tmp_path, low, high):
+    folder = save(tmp_path / "d" / "a.npz", observations=frames(3), actions=np.zeros((2, 1)))
+    actions = {"kind": "box", "size": 1, "low": [low], "high": [high]}
+    told = {"format": "wm-npz", "format_version": 1, "actions": actions}
+    (folder / "dataset.json").write_text(json.dumps(told))
+    with pytest.raises(ArtifactDamaged, match="tells the bounds"):
+        NpzData(folder, nothing)
