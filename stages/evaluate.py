@@ -41,7 +41,7 @@ from stages.execution.protocol import Task
 from stages.execution.worker import sign_of_life
 from stages.training.seeding import episode_seeds, named_seeds
 from stages.trials import cached_vision, cached_world, load_pilot
-from stages.worlds.making import check_world_known
+from stages.worlds.making import check_world_known, note_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,6 +107,7 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
     control = planned.parents[0]
 
     def build(partial: Partial) -> Outcome:
+        note_code(partial, job.world.env, progress)
         progress.emit(Doing("reading the agent"))
         tasks = list(_tasks(workspace, control, config, job))
         results = _score(tasks, partial, job, progress=progress)

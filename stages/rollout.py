@@ -25,7 +25,7 @@ from stages.execution.worker import sign_of_life
 from stages.training.seeding import episode_seeds, named_seeds
 from stages.trials import cached_world, load_pilot
 from stages.worlds.coverage import Tallies, Tally
-from stages.worlds.making import check_random_start, check_world_known
+from stages.worlds.making import check_random_start, check_world_known, note_code
 from stages.worlds.monotony import Glance, Monotony, glance
 
 STAGE = stage_named("rollout")
@@ -105,7 +105,10 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
 
 def _imported(workspace: Workspace, job: Job) -> Plan:
     """The newest import, which stands for a recording where there is no world to record."""
-    found = [one for one in workspace.artifacts("rollouts") if one.manifest.stage == IMPORT.name]
+    whole, damaged = workspace.scan("rollouts")
+    for error in damaged:  # it may be the newest import: an older one is not taken instead
+        raise error
+    found = [one for one in whole if one.manifest.stage == IMPORT.name]
     if not found or job.force:
         check_world_known(job.world.env, "wm rollout")
     told = found[-1].manifest
@@ -117,6 +120,7 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
     planned = plan(workspace, config, job)
 
     def build(partial: Partial) -> Outcome:
+        note_code(partial, job.world.env, progress)
         tasks = list(recording_tasks(workspace, config, job, partial.path))
         _record(tasks, partial, job, progress=progress)
         return _outcome(tasks, partial, config, job)
@@ -227,12 +231,14 @@ def _record(
 def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, job: Job) -> Outcome:
     from stages.artifacts.episodes import EpisodeShard
     from stages.worlds.coverage import cover
-    from stages.worlds.making import lap_rule
+    from stages.worlds.making import frames_per_second, is_own, lap_rule
 
     shards = [EpisodeShard(partial.path / task.name) for task in tasks]
     coverage = cover(shards)
     engines = list(dict.fromkeys(task.engine for task in tasks))
     rules = {engine: lap_rule(job.world.env, engine) for engine in engines}
+    env, repeat = job.world.env, job.world.repeat
+    rate = {"frames_per_second": frames_per_second(env) / repeat} if is_own(env) else {}
     return Outcome(
         payload=[*(task.name for task in tasks), METRICS],
         summary={
@@ -240,6 +246,7 @@ def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, j
             "policy": config.policy,
             "lap_rules": rules,
             "actions": asdict(action_spec(job.world, job.world.engine)),
+            **rate,  # for films: whoever makes one runs no code of a module that is named here
             **coverage,
         },
         seeds={"purpose": "rollout", "first": tasks[0].seeds[0], "count": config.episodes},

@@ -44,7 +44,7 @@ from stages.families import WEIGHTS
 from stages.fleet import Fleet, Lane, Terms
 from stages.gathered import BASIS, dream_files, dream_limit, fitted_basis
 from stages.training.seeding import episode_seeds, torch_seed
-from stages.worlds.making import check_random_start, check_world_known
+from stages.worlds.making import check_random_start, check_world_known, note_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,8 +140,8 @@ class _Hunt:
         from stages.training.device import resolve_device
 
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
-        self.warnings = OnceEach(progress)
-        by_kind = {parent.kind: parent for parent in parents}
+        note_code(partial, job.world.env, progress)
+        self.warnings, by_kind = OnceEach(progress), {parent.kind: parent for parent in parents}
         vision, memory = by_kind["vision"], by_kind.get("memory")
         self.start = by_kind.get("control")
         self.driven = {name: _driven(self.start, name) for name in ("search", "selection")}

@@ -16,7 +16,11 @@ from stages.artifacts.disk import (
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Let `fill` write into a folder aside, and give that the name `folder` (absolute)."""
+    """Let `fill` write into a folder aside, and give that the name `folder` (absolute).
+
+    Where that is a link, the folder that it leads to is replaced, and the link stays.
+    """
+    folder = folder.resolve()
     make_folder(folder.parent)
     for stale in _left_behind(folder):
         if stale.suffix == ".old" and not folder.exists():

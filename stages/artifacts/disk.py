@@ -173,6 +173,17 @@ def sync_folder(path: Path) -> None:
         _sync_folder(path)
 
 
+def sync_file(path: Path) -> None:
+    """Wait until the device has all of a file that another library wrote."""
+    calls = _calls.get()
+    with explained("flush", path):
+        handle = calls.open_end(path)
+        try:
+            calls.sync(handle)
+        finally:
+            calls.close(handle)
+
+
 def _sync_folder(path: Path) -> None:
     calls = _calls.get()
     handle = calls.open_folder(path)

@@ -70,7 +70,8 @@ class FilmData:
                 whole = np.concatenate(waiting)
                 for start in range(0, len(whole) - self._cut + 1, self._cut):
                     yield whole[start : start + self._cut]
-                waiting = [whole[len(whole) - len(whole) % self._cut :]]
+                rest = whole[len(whole) - len(whole) % self._cut :]
+                waiting = [rest] if len(rest) else []
         if waiting:
             yield np.concatenate(waiting)
 

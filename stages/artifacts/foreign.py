@@ -167,15 +167,20 @@ def check_within(actions: NDArray[Any], spec: ActionSpec, source: str) -> bool:
                 why=f"Choices are counted from 0 to {spec.size - 1}.",
             )
         return True
-    if not np.isfinite(actions).all():
+    check_finite(actions, source)
+    low, high = np.array(spec.low, dtype=np.float32), np.array(spec.high, dtype=np.float32)
+    return bool(((actions >= low) & (actions <= high)).all())
+
+
+def check_finite(actions: NDArray[Any], source: str) -> None:
+    """Refuse vectors float32 [T, A] with a number that is none, NumbersBad; choices are whole."""
+    if actions.dtype.kind == "f" and not np.isfinite(actions).all():
         row = int(np.argmin(np.isfinite(actions).all(axis=1)))
         raise NumbersBad(
             f"actions of {source} has {actions[row].tolist()} in row {row}.",
             why="Only finite numbers are imported.",
             fix="Mend the data set, or leave that episode out.",
         )
-    low, high = np.array(spec.low, dtype=np.float32), np.array(spec.high, dtype=np.float32)
-    return bool(((actions >= low) & (actions <= high)).all())
 
 
 def aligned(

@@ -13,7 +13,7 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 
-from stages.artifacts.disk import digest_file, explained
+from stages.artifacts.disk import digest_file, explained, sync_file, sync_folder
 from stages.artifacts.episodes import EpisodeRecord
 from stages.artifacts.foreign import (
     BLOCK,
@@ -114,11 +114,10 @@ class MinariData:
             return  # of the format arrow
         import h5py
 
-        def look(name: str) -> None:
-            link = group.get(name, getlink=True)
+        def look(name: str, link: Any) -> None:
             if not isinstance(link, h5py.HardLink):
                 raise ArtifactDamaged(f"{source} is refused.", why=f"Its {name} is a link.")
-            one = group[name]
+            one = file[name]
             if isinstance(one, h5py.Dataset) and (
                 one.is_virtual or one.external or one.nbytes > MAX_READ
             ):
@@ -128,13 +127,18 @@ class MinariData:
                 )
 
         with _reading(source), h5py.File(self._main, "r", locking=False) as file:
-            group = file.get(f"episode_{number}")
-            if not isinstance(group, h5py.Group):
+            root = f"episode_{number}"
+            link = file.get(root, getlink=True)
+            if link is None:
                 raise ArtifactDamaged(f"{source} is missing.")
-            names: list[str] = []
-            group.visit(names.append)
-            for name in names:
-                look(name)
+            look(root, link)
+            group = file[root]
+            if not isinstance(group, h5py.Group):
+                raise ArtifactDamaged(f"{source} is no group.")
+            links: list[tuple[str, Any]] = []  # nothing may be raised or read in the visit
+            group.visititems_links(lambda *link: links.append(link))
+            for name, inside in links:
+                look(f"{root}/{name}", inside)
 
 
 def _found(place: str) -> Path:
@@ -281,6 +285,9 @@ def write_minari(
         version = minari.__version__
         storage.update_metadata({"dataset_id": name, "minari_version": version, **told})
         storage.update_episodes(buffers())
+        for path in data.iterdir():
+            sync_file(path)
+        sync_folder(data)
 
 
 def dataset_id(folder: Path) -> str:

@@ -115,7 +115,7 @@ def to_actions(outputs: torch.Tensor, spec: ActionSpec, squash: tuple[str, ...])
     low = np.asarray(spec.low, dtype=np.float32)
     high = np.asarray(spec.high, dtype=np.float32)
     raw = outputs.cpu().numpy()
-    stretched = low + (raw + 1) / 2 * (high - low)
+    stretched = np.clip(low + (raw + 1) / 2 * (high - low), low, high)  # rounded, it overshoots
     linear = np.array([kind == "linear" for kind in squashes(spec, squash)])
     return np.where(linear, stretched, np.clip(raw, low, high)).astype(np.float32)
 

@@ -5,24 +5,29 @@ Minari data sets and npz files hold what was recorded, bit for bit; films are pa
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from shlex import quote
 
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.aside import write_folder
-from stages.artifacts.disk import explained, write_file
+from stages.artifacts.canonical import readable_json
+from stages.artifacts.disk import explained, read_file, write_file
 from stages.artifacts.episodes import EpisodeRecord, EpisodeSet
 from stages.artifacts.fitting import check_actions_known
+from stages.artifacts.plain import SIZE, one_of, parse_record
 from stages.artifacts.summaries import actions_of
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec
-from stages.errors import InputMissing, StageError, UsageError
+from stages.errors import ArtifactDamaged, InputMissing, StageError, UsageError
 from stages.events import Advanced, Monitor, Noted, Report
 
 EPISODES = ("rollouts", "plays")  # kinds that hold some
 SCALE = 256  # rows that a film has at least
-_EXPORTED = {  # names of what an export writes, by which it is known again
-    "minari": re.compile(r"data"),
+MARK = "wm-export.json"  # in every export: what has it may be replaced
+FORMAT, VERSION = "wm-export", 1
+_EXPORTED = {  # names of what an export writes; whoever adds others keeps them
+    "minari": re.compile(r"data|data/(metadata\.json|main_data\.hdf5)"),
     "npz": re.compile(r"episode-\d{5,}\.npz|dataset\.json"),
     "mp4": re.compile(r"episode-\d{5,}\.mp4"),
 }
@@ -45,25 +50,29 @@ def export_episodes(
 ) -> Report:
     """Write the first episodes of an artifact, or all, into a folder outside of workspaces."""
     artifact = _recorded(workspace, source)
-    folder = target.absolute()
+    folder = target.resolve()
     _check_place(folder, what, force=force)
     if what != "mp4":
         check_actions_known([artifact])
-    episodes = EpisodeSet.of([artifact])
-    count = min(num_episodes or episodes.num_episodes, episodes.num_episodes)
-    if num_episodes is not None and num_episodes > count:
-        progress.emit(Noted(f"{artifact.id} has {count} episodes."))
+    with closing(EpisodeSet.of([artifact])) as episodes:
+        count = min(num_episodes or episodes.num_episodes, episodes.num_episodes)
+        if num_episodes is not None and num_episodes > count:
+            progress.emit(Noted(f"{artifact.id} has {count} episodes."))
 
-    def records() -> Iterator[EpisodeRecord]:
-        for number in range(count):
-            progress.poll()
-            progress.emit(Advanced(number, count, "episodes"))
-            yield episodes.episode(number)
-        progress.emit(Advanced(count, count, "episodes"))
+        def records() -> Iterator[EpisodeRecord]:
+            for number in range(count):
+                progress.poll()
+                progress.emit(Advanced(number, count, "episodes"))
+                yield episodes.episode(number)
+            progress.emit(Advanced(count, count, "episodes"))
 
-    fill = _FILLERS[what](artifact, folder, records)
-    write_folder(folder, fill)
-    episodes.close()
+        fill = _FILLERS[what](artifact, folder, records)
+
+        def marked(aside: Path) -> None:
+            write_file(aside / MARK, _mark(what))
+            fill(aside)
+
+        write_folder(folder, marked)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     first = str(folder / "episode-00000.npz")
     return Report(
@@ -111,19 +120,49 @@ def _check_place(folder: Path, what: str, *, force: bool) -> None:
             return
         if not folder.is_dir():
             raise UsageError(f"{folder} is a file.", fix="Choose a new folder.")
-        names = sorted(path.name for path in folder.iterdir())
-    foreign = [name for name in names if not _EXPORTED[what].fullmatch(name)]
-    if foreign:
+        if not any(folder.iterdir()):
+            return
+        found = folder / MARK
+        if not (found.is_file() and _is_mark(found, what)):
+            raise UsageError(
+                f"{folder} exists and is no earlier export of {what}.",
+                why=f"It has no {MARK} that says so: it may be somebody's own.",
+                fix="Choose a new folder.",
+            )
+        foreign = _foreign(folder, what)
+    if foreign is not None:
         raise UsageError(
-            f"{folder} exists and is no earlier export of {what}.",
-            why=f"It holds {foreign[0]!r}.",
+            f"{folder} holds more than an earlier export.",
+            why=f"It holds {foreign!r}.",
             fix="Choose a new folder.",
         )
-    if names and not force:
+    if not force:
         raise UsageError(
             f"{folder} holds an export already.",
             fix="Choose a new folder, or replace it with --force.",
         )
+
+
+def _foreign(folder: Path, what: str) -> str | None:
+    """A file or folder that no export of this kind wrote."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name != MARK and not _EXPORTED[what].fullmatch(name):
+            return name
+    return None
+
+
+def _mark(what: str) -> bytes:
+    return readable_json({"format": FORMAT, "format_version": VERSION, "what": what})
+
+
+def _is_mark(path: Path, what: str) -> bool:
+    rules = {"format": one_of(FORMAT), "format_version": SIZE, "what": one_of(what)}
+    try:
+        parse_record(read_file(path, limit=1000), source=path.name, rules=rules)
+    except ArtifactDamaged:
+        return False
+    return True
 
 
 Fill = Callable[[Path], None]
@@ -184,12 +223,14 @@ def _mp4(artifact: Artifact, folder: Path, records: Records) -> Fill:
 
 def _rate(artifact: Artifact) -> float:
     """Frames per second at which it happened; the usual number where nothing tells."""
-    from stages.worlds.making import USUAL_FRAMES_PER_SECOND, frames_per_second
+    from stages.worlds.making import USUAL_FRAMES_PER_SECOND, frames_per_second, is_own
 
     told = artifact.manifest.summary.get("frames_per_second")
     if isinstance(told, int | float) and 0 < told < 1000:
         return float(told)
     world = artifact.manifest.config["world"]
+    if is_own(world["env"]):  # whoever exports runs no code of a module that a manifest names
+        return USUAL_FRAMES_PER_SECOND
     try:
         return frames_per_second(world["env"]) / int(world["repeat"])
     except StageError:  # the environment is not here, and is not needed

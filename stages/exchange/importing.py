@@ -33,7 +33,7 @@ class Asked:
 
     what: str  # minari | npz | video
     places: tuple[str, ...]
-    crop: tuple[int, int, int, int] = WHOLE_FRAME  # of the data set's own frames
+    crop: tuple[int, int, int, int] | None = None  # of its own frames; None where nobody said
     observation: str = ""  # which of several, of Minari
     every: int = 1  # of a film's frames
     cut: int = 1000  # frames of an episode of a film
@@ -62,7 +62,9 @@ def asked_for(
         raise UsageError("--observation chooses among those of a Minari data set.")
     if what != "video" and (every, cut) != (1, 1000):
         raise UsageError("--every and --cut are for films.")
-    kept = tuple(each for each in (crop or "0,0,0,0").strip("[]").replace(" ", "").split(","))
+    if crop is None:
+        return Asked(what, tuple(places), None, observation, every, cut)
+    kept = tuple(crop.strip("[]").replace(" ", "").split(","))
     if len(kept) != 4 or not all(each.isdecimal() for each in kept):
         raise UsageError(
             f"--crop {crop} is not a part of a frame.",
@@ -91,7 +93,7 @@ def run(workspace: Workspace, asked: Asked, job: Job, *, progress: Monitor) -> R
         "import": {
             "format": asked.what,
             "content": source.content,
-            "crop": asked.crop,
+            "crop": asked.crop or WHOLE_FRAME,
             "observation": asked.observation,
             "every": asked.every,
             "cut": asked.cut,
@@ -129,12 +131,12 @@ def _actions(source: ForeignData, job: Job) -> ActionSpec:
     """What an action is: as the data set tells it, as the world has it, or else what occurs."""
     if job.world.env == NO_WORLD:
         return source.actions()
+    theirs = source.actions() if source.tells_actions else None
+    if theirs is not None and theirs.kind == "none":
+        return theirs  # a film: no code of the environment is run
     ours = action_spec(job.world, job.world.engine)
-    if not source.tells_actions:
+    if theirs is None:
         return ours
-    theirs = source.actions()
-    if theirs.kind == "none":
-        return theirs
     sides = differing("actions", asdict(theirs), asdict(ours), there="there", here="here")
     if sides:
         raise InputsMismatch(
@@ -200,6 +202,8 @@ class _Taking:
             self.progress.emit(Advanced(item + 1, self.source.num_items, "items"))
         if num_frames:
             self._put(writer, kept)
+        elif kept != self.count:  # nothing but empty ones came behind the last shard
+            self._count(kept)
 
     def _record(self, item: int, episode: ForeignEpisode, kept: dict[str, int]) -> EpisodeRecord:
         inside = check_within(episode.actions, self.spec, episode.name)
@@ -228,11 +232,14 @@ class _Taking:
         name = shard_name(kept["shards"])
         self.partial.write(name, writer.image())
         kept["shards"] += 1
-        self.partial.record({STATE: dict(kept)})
-        self.count = dict(kept)
+        self._count(kept)
         if self.spec.kind != "none":
             with EpisodeShard(self.partial.path / name) as shard:
                 self.monotony.see(glance(shard))
+
+    def _count(self, kept: dict[str, int]) -> None:
+        self.partial.record({STATE: dict(kept)})
+        self.count = dict(kept)
 
     def _shrink(self, frames: Frames, source: str) -> Frames:
         """Frames of the data set as V sees them."""
@@ -241,22 +248,46 @@ class _Taking:
         self.progress.poll()
         coloured = colour(frames[..., None] if frames.ndim == 3 else frames)
         height, width = coloured.shape[1:3]
+        crop = self._crop(height, width, source)
         try:
-            check_crop(self.asked.crop, (height, width, COLOURS))
+            check_crop(crop, (height, width, COLOURS))
         except UsageError as error:
             raise UsageError(
-                f"--crop {list(self.asked.crop)} does not fit the frames of {source}.",
+                f"--crop {list(crop)} does not fit the frames of {source}.",
                 why=f"They have {height} x {width} pixels.",
                 fix="Leave it out for the whole frame.",
             ) from error
-        return prepare(coloured, self.asked.crop, self.job.world.size)
+        return prepare(coloured, crop, self.job.world.size)
+
+    def _crop(self, height: int, width: int, source: str) -> tuple[int, int, int, int]:
+        """The part of these frames that V sees.
+
+        Raises:
+            UsageError: nobody said, and the world shows V a part of its own frames.
+        """
+        if self.asked.crop is not None:
+            return self.asked.crop
+        world = self.job.world
+        if world.crop == WHOLE_FRAME:
+            return WHOLE_FRAME
+        if (height, width) != (world.size, world.size):
+            theirs = ",".join(map(str, world.crop))
+            raise UsageError(
+                f"Which part of the frames of {source} V should see is not said.",
+                why=f"They have {height} x {width} pixels, and of {world.env} V sees a part alone "
+                f"(world.crop={list(world.crop)}).",
+                fix=f"Are they as {world.env} draws them: --crop {theirs}. "
+                "Are they such parts already: --crop 0,0,0,0",
+            )
+        told = (
+            f"Frames of {height} x {width} pixels count as cropped already; --crop says otherwise."
+        )
+        self.warnings.say("crop", told)
+        return WHOLE_FRAME
 
     def _summed_up(self) -> Outcome:
         names = [shard_name(number) for number in range(self.count["shards"])]
-        shards = [EpisodeShard(self.partial.path / name) for name in names]
-        coverage = cover(shards)
-        for shard in shards:
-            shard.close()
+        coverage = cover(self._one_by_one(names))
         rate = self.source.frames_per_second
         summary = {
             "engines": [IMPORTED],
@@ -270,6 +301,12 @@ class _Taking:
         }
         seeds = {"purpose": "import", "count": self.count["episodes"], "told": bool(self.seeds)}
         return Outcome(payload=names, summary=summary, seeds=seeds, notes=tuple(self._notes()))
+
+    def _one_by_one(self, names: Sequence[str]) -> Iterator[EpisodeShard]:
+        """Each shard, open until the next is asked for: there may be thousands."""
+        for name in names:
+            with EpisodeShard(self.partial.path / name) as shard:
+                yield shard
 
     def _notes(self) -> Iterator[str]:
         left_out = self.count["come"] - self.count["episodes"]

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 
 from stages.contracts import IMPORTED, NO_WORLD, FrameWorld, WorldSpec
 from stages.errors import EnvironmentLacks, UsageError
+from stages.events import Monitor, Noted
 from stages.worlds.lanes import Engine
 from stages.worlds.repeat import Repeat
 
 if TYPE_CHECKING:
+    from stages.artifacts.partial import Partial
     from stages.worlds.prepare import Prepared
 
+CAR_RACING, DOOM = "CarRacing", "Vizdoom"  # how ids begin that are driven in a way of their own
 ENVPOOL_ENVS = ("CarRacing-v3",)  # checked against Gymnasium; its others have other interfaces
 BOX2D_AGAIN = "pip install --force-reinstall Box2D==2.3.10"
 BOX2D_SOURCE = (
     "in an activated virtual environment, with a C++ compiler: pip install swig 'setuptools<81' "
     "wheel && pip install --no-build-isolation box2d-py==2.3.8"
 )
+CODE = "code"  # key of the state under which a partial tells the digest of an own environment
 GYMNASIUM_FAST = "gymnasium-fast"  # Gymnasium's physics and pictures, drawn with less work
 ATARI_FRAMES_PER_SECOND = 60.0  # of the NTSC console
 USUAL_FRAMES_PER_SECOND = 30.0  # where an environment does not say
@@ -91,13 +95,41 @@ def same_pictures(engine: str, other: str) -> bool:
     return engine.removesuffix("-fast") == other.removesuffix("-fast")
 
 
+def is_own(env: str) -> bool:
+    """Whether this is an environment of the user's own, module:EnvId."""
+    return ":" in env
+
+
+def is_of(env: str, family: str) -> bool:
+    """Whether this id is one of gymnasium's or ViZDoom's own of that name, of any version.
+
+    A module of the user's may be called CarRacingMods: that says nothing.
+    """
+    return not is_own(env) and env.startswith(family)
+
+
+def note_code(partial: "Partial", env: str, progress: Monitor) -> None:
+    """Warn where work goes on with another code of the user's environment than it began with."""
+    if not is_own(env):
+        return
+    from stages.worlds.own import code_digest
+
+    now, begun = code_digest(env), partial.recorded().get(CODE)
+    if begun is None:
+        partial.record({CODE: now})
+    elif begun != now:
+        module = env.partition(":")[0]
+        text = f"The module {module} has changed since this work began: old and new are mixed."
+        progress.emit(Noted(f"{text} Afterwards --force makes a new one.", warning=True))
+
+
 def lap_rule(env: str, engine: str) -> str:
     """How a lap ends, for the artifacts that hold rewards; empty for worlds without laps.
 
     `every-tile`: the 95 % rule is inert (Farama-Foundation/Gymnasium#1269), because tile 0 is
     visited at reset. Once upstream mends it, scores shift, hence the version.
     """
-    if not env.startswith("CarRacing"):
+    if not is_of(env, CAR_RACING):
         return ""
     package = engine.removesuffix("-fast")
     return f"every-tile ({package} {version(package)})"
@@ -144,12 +176,13 @@ def choice_names(env: str) -> tuple[str, ...]:
 
 def check_random_start(env: str, engine: str, *, key: str = "rollout.random_start") -> None:
     """UsageError where episodes cannot begin at a random place of the track."""
-    if not env.startswith("CarRacing") or engine == "envpool":
+    racing = is_of(env, CAR_RACING)
+    if not racing or engine == "envpool":
         raise UsageError(
             f"Episodes of {env} on {engine} cannot begin at a random place.",
             why="Only the car of CarRacing can be moved along its track, on gymnasium's engines.",
             fix=f"Use --set {key}=false"
-            + (f", or --set world.engine={GYMNASIUM_FAST}." if env.startswith("CarR") else "."),
+            + (f", or --set world.engine={GYMNASIUM_FAST}." if racing else "."),
         )
 
 

@@ -12,10 +12,18 @@ from gymnasium.error import DependencyNotInstalled, Error
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.worlds.gymnasium_world import Lane
-from stages.worlds.making import BOX2D_AGAIN, BOX2D_SOURCE, check_world_known, is_own
+from stages.worlds.making import (
+    BOX2D_AGAIN,
+    BOX2D_SOURCE,
+    CAR_RACING,
+    DOOM,
+    check_world_known,
+    is_of,
+    is_own,
+)
 from stages.worlds.own import blamed, own_spec
 
-DOOM, TAKE_COVER = "Vizdoom", "VizdoomTakeCover-v1"
+TAKE_COVER = "VizdoomTakeCover-v1"
 
 
 def open_lane(
@@ -27,14 +35,14 @@ def open_lane(
     begin anywhere on the track.
     """
     check_world_known(env)
-    if env.startswith("CarRacing"):
+    if is_of(env, CAR_RACING):
         lane = _open_car_racing(env, max_frames, culled=culled)
         if random_start:
             lane.env.unwrapped.random_start = True
             # Its rule of 95 % would end a lap where the car first meets tile 0.
             lane.env.unwrapped.lap_complete_percent = 1.0
         return lane
-    if env.startswith(DOOM):
+    if is_of(env, DOOM):
         return _open_take_cover(env, max_frames)
     _register_atari()
     return Lane(_make(_spec(env), max_frames))

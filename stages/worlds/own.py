@@ -9,12 +9,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 from gymnasium.error import Error
 
+from stages.artifacts.disk import digest_bytes, digest_file
 from stages.errors import EnvironmentLacks, StageError, UsageError
 from stages.worlds.lanes import MEND_THE_WORLD
 
@@ -48,6 +50,21 @@ def own_spec(env: str) -> Any:
         ) from error
 
 
+def code_digest(env: str) -> str:
+    """The sha256 of the Python files of the module of `module:EnvId`, or of the package it is in.
+
+    Empty where it is not found. Nothing of it is run.
+    """
+    _look_here()
+    found = find_spec(env.partition(":")[0].partition(".")[0])
+    if found is None or found.origin is None:
+        return ""
+    folders = [Path(each) for each in found.submodule_search_locations or ()]
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    told = "".join(f"{digest_file(path)}\n" for path in paths or [Path(found.origin)])
+    return digest_bytes(told.encode())
+
+
 def _is_of(spec: Any, module: str) -> bool:
     entry = spec.entry_point
     home = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
@@ -55,9 +72,7 @@ def _is_of(spec: Any, module: str) -> bool:
 
 
 def _import(module: str) -> None:
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)  # last: it hides nothing that is installed
+    _look_here()
     try:
         import_module(module)
     except ModuleNotFoundError as error:
@@ -70,6 +85,13 @@ def _import(module: str) -> None:
         ) from error
     except Exception as error:
         raise _failed(f"The module {module} cannot be imported", error) from error
+
+
+def _look_here() -> None:
+    """Let modules be found in the current folder."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)  # last: it hides nothing that is installed
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def prepare(frames: Frames, crop: Crop, size: int) -> Frames:
         return np.ascontiguousarray(cropped)
     import torch
 
-    planes = torch.from_numpy(np.require(cropped, requirements=["C", "W"])).permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.require(cropped, requirements=("C", "W"))).permute(0, 3, 1, 2)
     shrunk = torch.nn.functional.interpolate(
         planes, size=(size, size), mode="bilinear", antialias=True, align_corners=False
     )

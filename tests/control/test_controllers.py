@@ -129,3 +129,15 @@ def test_blocks_answer_as_lanes_do(shape):
     lanes = torch.arange(3).repeat_interleave(5)
     expected = controllers(inputs.flatten(0, 1), lanes).view(3, 5, -1)
     torch.testing.assert_close(controllers.in_blocks(inputs), expected, rtol=0, atol=2e-6)
+
+
+def test_outputs_at_their_ends_never_leave_bounds_of_any_size():
+    """A world asserts that its actions are inside: rounding may not carry one over."""
+    random = np.random.default_rng(0)
+    ends = np.sort(random.normal(size=(2000, 2)) * 10.0 ** random.integers(-3, 4, (2000, 1)))
+    low, high = ends.astype(np.float32).T
+    spec = ActionSpec("box", 2000, tuple(map(float, low)), tuple(map(float, high)))
+    for raw in (-1.0, 1.0):
+        found = to_actions(torch.full((1, 2000), raw), spec, ())[0]
+        assert ((found >= low) & (found <= high)).all()
+        np.testing.assert_allclose(found, low if raw < 0 else high, rtol=1e-5, atol=1e-5)

@@ -50,6 +50,13 @@ def test_some_frames_and_pieces(tmp_path):
     assert data.frames_per_second == pytest.approx(20 / 3)
 
 
+@pytest.mark.parametrize("count", [10, 20, 80, 640])
+def test_a_film_of_whole_pieces_has_no_more(tmp_path, count):
+    """Not an empty one at its end, which would count as left out."""
+    _, greys, _ = read([film(tmp_path / "a.mkv", [7] * count)], cut=10)
+    assert greys == [[7] * 10] * (count // 10)
+
+
 def test_a_single_frame_is_no_episode(tmp_path):
     assert read([film(tmp_path / "a.mkv", range(21))], cut=10)[1][-1] is None
 

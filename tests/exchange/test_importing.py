@@ -1,5 +1,8 @@
 """An import: cut anywhere it ends as an undisturbed one, and the world that it is for is asked."""
 
+from contextlib import closing
+
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,10 +10,11 @@ from PIL import Image
 from stages.artifacts.episodes import EpisodeSet
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, WorldSpec
-from stages.errors import InputsMismatch, Interrupted, NumbersBad, UsageError
+from stages.errors import ArtifactDamaged, InputsMismatch, Interrupted, NumbersBad, UsageError
 from stages.events import Advanced, Noted, Silent
 from stages.exchange import importing
 from stages.exchange.importing import asked_for, run
+from stages.rollout import Config, plan
 
 NOWHERE = WorldSpec(env="none", crop=(0, 0, 0, 0), engine="gymnasium", size=64)
 FAMILY = {"family": "world-models", "recipe": "imported", "preset": "", "seed": 0}
@@ -120,7 +124,7 @@ def test_seeds_that_are_not_of_every_episode_are_counted_instead():
 def test_a_known_world_says_what_an_action_is(tmp_path, folder):
     world = WorldSpec(env="CarRacing-v3", engine="gymnasium", repeat=4)
     with pytest.raises(UsageError, match="vector of 3 floats"):
-        bring(tmp_path, folder, world=world)
+        bring(tmp_path, folder, world=world, crop="0,0,0,0")
     told = '{"format": "wm-npz", "format_version": 1, "actions": {"kind": "choice", "size": 2, '
     (folder / "dataset.json").write_text(told + '"low": [], "high": []}}')
     with pytest.raises(InputsMismatch, match="other actions than CarRacing-v3"):
@@ -161,3 +165,80 @@ def test_options_of_another_format_are_refused(words, said):
     with pytest.raises(UsageError) as caught:
         asked_for(what, places, **options)
     assert said in str(caught.value)
+
+
+def racing(folder, size):
+    """Pictures and actions as CarRacing has them, of this height and width."""
+    random = np.random.default_rng(3)
+    folder.mkdir()
+    np.savez(
+        folder / "a.npz",
+        observations=random.integers(0, 256, (6, *size, 3), dtype=np.uint8),
+        actions=np.zeros((5, 3), np.float32),
+    )
+    return folder
+
+
+def test_what_part_of_its_frames_a_world_shows_is_asked_for(tmp_path):
+    """CarRacing's V sees rows 0 to 84 of 96: whole frames would be another picture."""
+    world = WorldSpec(env="CarRacing-v3", engine="gymnasium", repeat=4, crop=(0, 84, 0, 96))
+    whole = racing(tmp_path / "whole", (96, 96))
+    with pytest.raises(UsageError, match="is not said") as caught:
+        bring(tmp_path, whole, world=world)
+    assert "--crop 0,84,0,96" in caught.value.fix
+    seen = []
+    for crop in ("0,84,0,96", "0,0,0,0"):
+        workspace, report = bring(tmp_path, whole, world=world, crop=crop)
+        with closing(EpisodeSet.of([workspace.get(report.artifact)])) as episodes:
+            seen.append(episodes.episode(0).observations[0])
+    source = np.load(whole / "a.npz")["observations"][0]
+    for ours, rows in zip(seen, (84, 96), strict=True):
+        wanted = Image.fromarray(source[:rows]).resize((64, 64), Image.Resampling.BILINEAR)
+        assert np.abs(ours.astype(int) - np.asarray(wanted, dtype=int)).max() <= 1
+
+
+def test_frames_of_the_size_that_v_sees_count_as_cropped_and_that_is_told(tmp_path):
+    world = WorldSpec(env="CarRacing-v3", engine="gymnasium", repeat=4, crop=(0, 84, 0, 96))
+    done = racing(tmp_path / "done", (64, 64))
+    heard = Listening()
+    workspace, report = bring(tmp_path, done, world=world, progress=heard)
+    assert "count as cropped already" in heard.said
+    with closing(EpisodeSet.of([workspace.get(report.artifact)])) as episodes:
+        found = episodes.episode(0).observations
+    np.testing.assert_array_equal(found, np.load(done / "a.npz")["observations"])
+
+
+def test_films_run_no_code_of_the_environment(tmp_path):
+    """A module that there is not is not even looked for."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=20)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "bgr0"
+        for grey in range(5):
+            shown = np.full((64, 64, 3), grey, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+    world = WorldSpec(env="no_such_module:Mine-v0", engine="gymnasium", crop=(0, 0, 0, 0))
+    workspace = Workspace.open(tmp_path / "w", create=True)
+    asked = asked_for("video", [str(tmp_path / "a.mkv")])
+    report = run(workspace, asked, Job(world=world, **FAMILY), progress=Listening())
+    assert workspace.get(report.artifact).manifest.summary["actions"]["kind"] == "none"
+
+
+def test_empty_episodes_behind_a_full_shard_are_counted_too(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(importing, "SHARD_FRAMES", 22)  # the last one fills its shard
+    for name in ("z", "zz"):
+        nothing = np.zeros((1, 70, 90), np.uint8)
+        columns = {"rewards": np.zeros(0), "seed": 1000 + len(name)}
+        np.savez(folder / f"{name}.npz", observations=nothing, actions=np.zeros((0, 2)), **columns)
+    workspace, report = bring(tmp_path, folder)
+    told = workspace.get(report.artifact).manifest.summary
+    assert (told["episodes"], told["left_out"]) == (9, 3)
+
+
+def test_a_damaged_import_is_not_passed_over_for_an_older_one(tmp_path, folder):
+    workspace, _ = bring(tmp_path, folder)
+    _, newer = bring(tmp_path, folder, crop="0,70,0,70")
+    path = workspace.root / newer.artifact / "manifest.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ArtifactDamaged, match="rollouts/0002"):
+        plan(Workspace.open(workspace.root), Config(), Job(world=NOWHERE, **FAMILY))

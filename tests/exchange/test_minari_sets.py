@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -169,4 +170,28 @@ def test_what_cannot_be_read_is_damaged_or_missing(home):
         read()
     (home / "mine-v0" / "data" / "metadata.json").write_text("[")
     with pytest.raises(ArtifactDamaged):
+        read()
+
+
+@pytest.mark.parametrize("place", ["episode_0", "episode_0/rewards", "episode_0/observations/eye"])
+@pytest.mark.parametrize("kind", ["external", "soft"])
+def test_what_lies_in_another_place_is_not_followed(home, place, kind):
+    """The digest of the data set would not cover it."""
+    space = Dict({"eye": PICTURE})
+    make([buffer({"eye": shown(3)}, np.array([0, 1]))], space=space)
+    main = home / "mine-v0" / "data" / "main_data.hdf5"
+    assert len(read()[1]) == 1
+    other = home / "other.hdf5"
+    other.write_bytes(main.read_bytes())
+    with h5py.File(main, "a") as file:
+        file.copy("episode_0", "beside")
+        del file[place]
+        inside = place.replace("episode_0", "beside")
+        file[place] = (
+            h5py.ExternalLink(str(other), place)
+            if kind == "external"
+            else h5py.SoftLink(f"/{inside}")
+        )
+        assert file[place] is not None  # there, for whoever follows it
+    with pytest.raises(ArtifactDamaged, match="episode 0 of mine-v0 is refused"):
         read()

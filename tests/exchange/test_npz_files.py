@@ -178,3 +178,46 @@ def test_a_place_without_archives_is_missing(tmp_path):
         NpzData(tmp_path, nothing)
     with pytest.raises(InputMissing, match="nothing at"):
         NpzData(tmp_path / "nowhere", nothing)
+
+
+@pytest.mark.parametrize("name", ["rewards", "terminations", "truncations"])
+@pytest.mark.parametrize("lacking", ["a", "b"])
+def test_files_that_tell_different_things_are_refused(tmp_path, name, lacking):
+    """A file without rewards among others with some is a fault, not an episode that earned none."""
+    told = {"rewards": np.ones(3), "terminations": np.zeros(3), "truncations": np.zeros(3)}
+    for file in "abc":
+        kept = {one: rows for one, rows in told.items() if (one, file) != (name, lacking)}
+        save(tmp_path / "d" / f"{file}.npz", **GOOD, **kept)
+    with pytest.raises(UsageError, match=f"{name}, and {lacking}.npz has not"):
+        read(tmp_path / "d")
+
+
+@pytest.mark.parametrize("filler", [np.nan, 999.0])
+@pytest.mark.parametrize("layout", ["before", "after"])
+def test_an_action_that_is_not_imported_says_nothing_of_the_bounds(tmp_path, filler, layout):
+    """Recorders fill the row that nobody acted in with what comes to hand."""
+    actions = np.array([[filler], [0.25], [-0.5]], np.float32)
+    flags = {AFTER: [0, 0, 1]}
+    if layout == "before":
+        actions, flags = actions[::-1], {"done": [0, 0, 1]}
+    save(tmp_path / "d" / "a.npz", observations=frames(3), actions=actions, **flags)
+    data, (episode,) = read(tmp_path / "d")
+    assert data.actions() == ActionSpec("box", 1, (-0.5,), (0.25,))
+    assert sorted(episode.actions[:, 0].tolist()) == [-0.5, 0.25]
+
+
+def test_an_action_that_is_no_number_is_named_before_it_makes_bounds(tmp_path):
+    save(tmp_path / "d" / "a.npz", observations=frames(3), actions=np.zeros((2, 1)))
+    save(tmp_path / "d" / "b.npz", observations=frames(3), actions=np.array([[0.0], [np.inf]]))
+    with pytest.raises(NumbersBad, match=r"b\.npz has \[inf\] in row 1"):
+        NpzData(tmp_path / "d", nothing).actions()
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, -1.0), (-1e39, 1.0), (0.0, 3.5e38)])
+def test_bounds_that_no_action_could_have_are_refused(tmp_path, low, high):
+    folder = save(tmp_path / "d" / "a.npz", observations=frames(3), actions=np.zeros((2, 1)))
+    actions = {"kind": "box", "size": 1, "low": [low], "high": [high]}
+    told = {"format": "wm-npz", "format_version": 1, "actions": actions}
+    (folder / "dataset.json").write_text(json.dumps(told))
+    with pytest.raises(ArtifactDamaged, match="tells the bounds"):
+        NpzData(folder, nothing)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av
 import minari
 import numpy as np
 import pytest
@@ -73,6 +74,10 @@ def test_reading_a_workspace_runs_no_code_of_its_module(own_environment):
     report = elsewhere / "tiny.html"
     wm("report", "-w", own_environment / "tiny", "--out", report, cwd=elsewhere)
     assert "wm report --videos" in report.read_text()
+    films = ("export", "mp4", elsewhere / "films", "--episodes", 1)
+    wm(*films, "-w", own_environment / "tiny", cwd=elsewhere)
+    with av.open(str(elsewhere / "films" / "episode-00000.mp4")) as film:
+        assert film.streams.video[0].average_rate == 10  # as the page's render_fps
     lost = wm("rollout", "--force", "-w", own_environment / "tiny", cwd=elsewhere, code=2)
     assert "tiny_world" in lost.said
     assert "folder in which wm is called" in lost.said

@@ -7,9 +7,13 @@ import gymnasium
 import numpy as np
 import pytest
 
+from stages.artifacts.workspace import Workspace
 from stages.contracts import WorldSpec
 from stages.errors import EnvironmentLacks, NumbersBad, UsageError
-from stages.worlds.making import make_world
+from stages.events import Silent
+from stages.worlds.making import check_random_start, lap_rule, make_world, note_code
+from stages.worlds.own import code_digest
+from wm_cli.playing.keys import Steering
 
 MODULE = """
     import gymnasium
@@ -48,13 +52,24 @@ def own(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
-    def write(spaces=f"({PICTURE}, Discrete(2))", *, reset="pass", step="pass", text=None):
+    written = []
+
+    def write(
+        spaces=f"({PICTURE}, Discrete(2))",
+        *,
+        reset="pass",
+        step="pass",
+        text=None,
+        module="my_own_world",
+    ):
         content = text or textwrap.dedent(MODULE).format(spaces=spaces, reset=reset, step=step)
-        (tmp_path / "my_own_world.py").write_text(content)
-        return WorldSpec(env="my_own_world:Mine-v0", crop=(0, 0, 0, 0), engine="gymnasium")
+        (tmp_path / f"{module}.py").write_text(content)
+        written.append(module)
+        return WorldSpec(env=f"{module}:Mine-v0", crop=(0, 0, 0, 0), engine="gymnasium")
 
     yield write
-    sys.modules.pop("my_own_world", None)
+    for module in written:
+        sys.modules.pop(module, None)
     gymnasium.registry.pop("Mine-v0", None)
 
 
@@ -135,3 +150,51 @@ def test_a_module_that_is_not_there_says_where_it_was_looked_for(own):
     assert "folder in which wm is called" in caught.value.why
     with pytest.raises(UsageError, match="not the name"):
         make_world(WorldSpec(env="../x:X-v0", engine="gymnasium"))
+
+
+@pytest.mark.parametrize("module", ["CarRacingMods", "VizdoomThings"])
+def test_a_module_may_be_called_as_known_environments_are(own, module):
+    """It has neither a lap nor a car that could be moved, and no engine of theirs."""
+    spec = own(module=module)
+    world = make_world(spec, raw=True)
+    assert world.reset([1]).shape == (1, 20, 30, 3)
+    assert world.action_spec.kind == "choice"
+    assert lap_rule(spec.env, "gymnasium") == ""
+    with pytest.raises(UsageError, match="cannot begin at a random place"):
+        check_random_start(spec.env, "gymnasium")
+    assert Steering(spec.env, world.action_spec).help() == (("0-1", "choose"),)
+
+
+def test_work_that_goes_on_with_changed_code_says_so(own, tmp_path):
+    """Recordings begun with the old module and resumed with the new one would mix both."""
+    spec = own()
+
+    def told(env=spec.env):
+        heard = []
+        progress = type("Heard", (Silent,), {"emit": lambda _, event: heard.append(event.text)})()
+        workspace = Workspace.open(tmp_path / "w", create=True)
+        with workspace.lock("rollouts"):
+            note_code(workspace.begin("rollouts", "0" * 64), env, progress)
+        return heard
+
+    assert told() == []
+    assert told() == []
+    own(step="pass  # nothing else")
+    (text,) = told()
+    assert "my_own_world has changed" in text
+    assert told("CarRacing-v3") == []
+
+
+def test_the_code_of_a_package_is_all_of_its_files(own, tmp_path):
+    own()
+    package = tmp_path / "my_own_package"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "world.py", "inner/__init__.py", "inner/parts.py"):
+        (package / name).write_text("")
+    seen = [code_digest("my_own_package.world:Mine-v0")]
+    assert seen[0] == code_digest("my_own_package.world:Mine-v0")
+    for name in ("__init__.py", "inner/parts.py"):
+        (package / name).write_text("PART = 1")
+        seen.append(code_digest("my_own_package.world:Mine-v0"))
+    assert len(set(seen)) == 3
+    assert code_digest("no_such_module:Mine-v0") == ""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stages.contracts import ActionSpec
 from stages.playing.session import Command
+from stages.worlds.making import CAR_RACING, DOOM, is_of
 
 RECORD = ","  # a film, and what the session keeps
 HIDE = "h"  # the list of keys
@@ -38,7 +39,6 @@ OF_RECORDINGS = {"right": Command.FORWARD, "left": Command.BACK, "space": Comman
 REPEATING = {Command.FORWARD, Command.BACK, Command.WARMER, Command.COLDER}
 DIRECTIONS = ("left", "right", "up", "down")
 BRAKE = 0.8  # more locks the wheels of CarRacing
-CAR_RACING, DOOM = "CarRacing", "Vizdoom"
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Steering:
 
     def help(self) -> tuple[tuple[str, str], ...]:
         """Keys and what they do, for the list on screen."""
-        if self._env.startswith(CAR_RACING):
+        if is_of(self._env, CAR_RACING):
             return (("left right", "steer"), ("up", "gas"), ("down", f"brake ({BRAKE})"))
-        if self._env.startswith(DOOM):
+        if is_of(self._env, DOOM):
             return (("left right", "move"),)
         if self._spec.kind == "box":
             numbers = (("left right", "first number"), ("up down", "second number"))
@@ -105,7 +105,7 @@ class Steering:
         along = ("up" in held) - ("down" in held)
         if across:
             action[0] = high[0] if across > 0 else low[0]
-        if self._env.startswith(CAR_RACING) and spec.size == 3:
+        if is_of(self._env, CAR_RACING) and spec.size == 3:
             action[1] = float("up" in held)
             action[2] = BRAKE * ("down" in held)
         elif along and spec.size > 1:
