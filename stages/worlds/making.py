@@ -95,11 +95,6 @@ def same_pictures(engine: str, other: str) -> bool:
     return engine.removesuffix("-fast") == other.removesuffix("-fast")
 
 
-def is_own(env: str) -> bool:
-    """Whether this is an environment of the user's own, module:EnvId."""
-    return ":" in env
-
-
 def is_of(env: str, family: str) -> bool:
     """Whether this id is one of gymnasium's or ViZDoom's own of that name, of any version.
 
