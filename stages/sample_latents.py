@@ -8,7 +8,7 @@ from typing import Any
 from stages import stage_named
 from stages.agents import vision_weights
 from stages.artifacts.artifact import Artifact
-from stages.artifacts.fitting import WORLD_FIELDS, check_same_actions, check_world
+from stages.artifacts.fitting import check_same_actions, check_world, world_fields
 from stages.artifacts.metrics import METRICS, MetricsLog, TaskMetrics
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
@@ -60,8 +60,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         check_world(asdict(job.world), artifact)
     check_engines(parents["rollouts"], vision)
     check_same_actions(parents["rollouts"])
-    world = vision.manifest.config["world"]
-    resolved = {"world": {name: world[name] for name in WORLD_FIELDS}, "latents": asdict(config)}
+    resolved = {"world": world_fields([vision, *parents["rollouts"]]), "latents": asdict(config)}
     return Plan(STAGE, ALGORITHM, job.family, resolved, (*parents["rollouts"], vision))
 
 

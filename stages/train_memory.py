@@ -15,6 +15,7 @@ from stages.artifacts.fitting import (
     check_world,
     parent_of,
     start_of,
+    world_fields,
 )
 from stages.artifacts.metrics import METRICS
 from stages.artifacts.partial import Partial
@@ -79,7 +80,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     check_same_actions(latents)
     check_actions_known(latents)
     resolved = {
-        "world": dict(latents[0].manifest.config["world"]),
+        "world": world_fields(latents),
         "memory": asdict(config),
         "seed": job.seed,
     }
