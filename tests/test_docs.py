@@ -284,7 +284,7 @@ def check_resumed(folder: Path, told: str) -> None:
 
 
 def check_headless(folder: Path, told: str) -> None:
-    assert {"drive.mp4", "dream.mp4"} <= {path.name for path in folder.iterdir()}
+    assert {"server.mp4", "server-dream.mp4"} <= {path.name for path in folder.iterdir()}
     log = (folder / "run.log").read_text()
     assert "up to date" in log
     assert all(line.isprintable() for line in log.splitlines()), "a log has no control characters"

@@ -56,8 +56,11 @@ def code_digest(env: str) -> str:
     Empty where it is not found. Nothing of it is run.
     """
     _look_here()
-    found = find_spec(env.partition(":")[0].partition(".")[0])
-    if found is None or found.origin is None:
+    try:
+        found = find_spec(env.partition(":")[0].partition(".")[0])
+    except ValueError:  # no name, or one that was never a file
+        return ""
+    if found is None or found.origin is None or not found.has_location:
         return ""
     folders = [Path(each) for each in found.submodule_search_locations or ()]
     paths = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
