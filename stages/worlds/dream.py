@@ -90,7 +90,7 @@ class DreamWorld:
         self._num_steps = 0
         self.live = np.ones(num_lanes, dtype=np.bool_)
         self._ended = self._cut = self._diverged = ~self.live
-        self._chance = torch.ones(num_lanes, dtype=torch.float64, device=self._device)
+        self._chance = torch.ones(num_lanes, device=self._device)
         return self.latent.cpu().numpy()
 
     def step(self, actions: Actions) -> Step:
@@ -167,7 +167,8 @@ class DreamWorld:
         self.state = (moved[0], moved[1])
         if reward is None:
             reward = torch.full((len(rows),), self._reward or 0.0, device=self._device)
-        return (reward * counts).cpu().numpy(), ended.cpu().numpy(), ~whole.cpu().numpy()
+        earned = (reward * counts).cpu().double().numpy()  # not every device has float64
+        return earned, ended.cpu().numpy(), ~whole.cpu().numpy()
 
     def _ends(self, logit: Tensor | None, rows: Tensor) -> Tensor:
         """Whether M ends the episode, bool [n]; without a head for that it never does."""
@@ -177,7 +178,7 @@ class DreamWorld:
             return logit > 0
         likely = end_probability(logit, self.terms.end_weight)
         if self.terms.end == EXPECTED:
-            self._chance[rows] *= 1 - likely.double()
+            self._chance[rows] *= 1 - likely
             return self._chance[rows] < UNLIKELY
         drawn = uniforms(self._seeds[rows], self._num_steps, 1, stream=END)
         return drawn[:, 0] < likely
