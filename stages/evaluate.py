@@ -203,14 +203,15 @@ def _score(
 ) -> list[dict[str, Any]]:
     """Results of all tasks in order; each is kept in the partial as soon as it is there."""
     names = [f"task-{number:05d}.json" for number in range(len(tasks))]
-    missing = [number for number, name in enumerate(names) if not partial.has(name)]
+    kept = [number for number, name in enumerate(names) if partial.has(name)]
+    results = {number: _kept(partial, names[number]) for number in kept}
+    missing = [number for number in range(len(tasks)) if number not in results]
     total = sum(len(task.seeds) for task in tasks)
-    done = total - sum(len(tasks[number].seeds) for number in missing)
+    done = sum(len(tasks[number].seeds) for number in results)
     lines = ScoreLines()
     metrics = TaskMetrics(MetricsLog(partial, progress), lines.line)
-    for number, name in enumerate(names):
-        if number not in missing:
-            metrics.finished(number, _kept(partial, name))
+    for number, result in results.items():
+        metrics.finished(number, result)
     progress.emit(Advanced(done, total, "episodes", lines.latest))
     executor = LocalExecutor(resolve_workers(job.resources.workers))
     with executor, keeping(lambda: f"{done} of {total} episodes are scored and kept."):
@@ -223,9 +224,10 @@ def _score(
                 names[number], canonical_json({"who": tasks[number].who, **finished.value})
             )
             done += len(tasks[number].seeds)
-            metrics.finished(number, _kept(partial, names[number]))
+            results[number] = _kept(partial, names[number])
+            metrics.finished(number, results[number])
             progress.emit(Advanced(done, total, "episodes", lines.latest))
-    return [_kept(partial, name) for name in names]
+    return [results[number] for number in range(len(tasks))]
 
 
 def _kept(partial: Partial, name: str) -> dict[str, Any]:

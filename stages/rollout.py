@@ -197,21 +197,18 @@ def _policy(task: RecordingTask, world: FrameWorld) -> Policy:
 def _record(
     tasks: Sequence[RecordingTask], partial: Partial, job: Job, *, progress: Monitor
 ) -> None:
-    from stages.artifacts.episodes import EpisodeShard
+    from stages.artifacts.episodes import each_shard
 
     progress.emit(Doing("looking for what is recorded already"))
-    missing = [task for task in tasks if not partial.has(task.name)]
+    kept = {task.name: number for number, task in enumerate(tasks) if partial.has(task.name)}
+    missing = [task for task in tasks if task.name not in kept]
     total = sum(len(task.seeds) for task in tasks)
     done = total - sum(len(task.seeds) for task in missing)
     monotony, tallies = Monotony(OnceEach(progress)), Tallies("rollout")
     metrics = TaskMetrics(MetricsLog(partial, progress), tallies.line)
-    monotony.see_first(
-        EpisodeShard(partial.path / task.name) for task in tasks if task not in missing
-    )
-    for number, task in enumerate(tasks):
-        if task not in missing:
-            with EpisodeShard(partial.path / task.name) as shard:
-                metrics.finished(number, Tally.of(shard))
+    monotony.see_first(each_shard(partial.path, kept))
+    for number, shard in zip(kept.values(), each_shard(partial.path, kept), strict=True):
+        metrics.finished(number, Tally.of(shard))
     executor = LocalExecutor(resolve_workers(job.resources.workers))
     with executor, keeping(lambda: f"{done} of {total} episodes are recorded and kept."):
         progress.emit(Advanced(done, total, "episodes"))
@@ -229,12 +226,11 @@ def _record(
 
 
 def _outcome(tasks: Sequence[RecordingTask], partial: Partial, config: Config, job: Job) -> Outcome:
-    from stages.artifacts.episodes import EpisodeShard
+    from stages.artifacts.episodes import each_shard
     from stages.worlds.coverage import cover
     from stages.worlds.making import frames_per_second, is_own, lap_rule
 
-    shards = [EpisodeShard(partial.path / task.name) for task in tasks]
-    coverage = cover(shards)
+    coverage = cover(each_shard(partial.path, (task.name for task in tasks)))
     engines = list(dict.fromkeys(task.engine for task in tasks))
     rules = {engine: lap_rule(job.world.env, engine) for engine in engines}
     env, repeat = job.world.env, job.world.repeat

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from stages import Stage
+from stages.agents import action_spec
 from stages.artifacts.producing import Plan
 from stages.contracts import NO_WORLD
 from stages.errors import InputMissing, InputsMismatch, UsageError
 from stages.events import Monitor, Noted, Report, Table
 from stages.pipeline import Prepared, family_stages, unbound_on_refusal, verb
 from stages.rounds import CHOICE, SECTION, Made, check, config_in, inputs_in, rounds_table
-from stages.worlds.making import check_world_known
+from stages.worlds.making import check_world_known, is_own
 
 
 def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
@@ -36,7 +37,7 @@ def _check_asked(prepared: Prepared) -> None:
     """Refuse what `wm run` does not do, before any work.
 
     Raises:
-        UsageError: --force, --from, or rounds that these settings do not allow.
+        UsageError: --force, --from, or settings that cannot do what they say.
     """
     if prepared.job.force or prepared.job.parents:
         raise UsageError(
@@ -46,6 +47,11 @@ def _check_asked(prepared: Prepared) -> None:
     if _wanted(prepared) > 1:
         check_world_known(prepared.job.world.env, "wm run with more than one round")
         check(prepared.settings.sections)
+    world = prepared.job.world
+    if is_own(world.env) and not prepared.workspace.scan("rollouts")[0]:
+        from stages.control.controllers import squashes
+
+        squashes(action_spec(world, world.engine), prepared.settings.sections["control"].squash)
 
 
 def told_in(prepared: Prepared, stage: Stage, made: Made) -> Prepared:

@@ -49,6 +49,7 @@ from stages.worlds.making import check_random_start, check_world_known, note_cod
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from stages.control.restarts import Restarts
     from stages.control.search_log import Row
 
 __all__ = ["ALGORITHM", "STAGE", "Config", "plan", "run"]
@@ -134,8 +135,6 @@ class _Hunt:
         job: Job,
         progress: Monitor,
     ) -> None:
-        from stages.control.restarts import Restarts
-        from stages.control.search import SearchShape
         from stages.control.search_log import SearchLog
         from stages.training.device import resolve_device
 
@@ -170,6 +169,15 @@ class _Hunt:
             self.basis = fitted_basis(
                 partial, latents, self.agent, config.components, centred=config.bias
             )
+        self.search = self._searcher()
+        self.log = SearchLog(partial, progress)
+
+    def _searcher(self) -> "Restarts":
+        """The strategy, at its beginning."""
+        from stages.control.restarts import Restarts
+        from stages.control.search import SearchShape
+
+        config, seed = self.config, self.job.seed
         size = self.basis.searched(self.shape) if self.basis else self.shape.num_parameters
         path = ("search", "after", self.driven["search"]) if self.start else ("search",)
         first = SearchShape(
@@ -179,15 +187,14 @@ class _Hunt:
             sigma_end=config.sigma_end,
             generations=config.generations,
             covariance=config.covariance,
-            seed=torch_seed(job.seed, *path) % 2**32,
+            seed=torch_seed(seed, *path) % 2**32,
         )
-        others = [torch_seed(job.seed, *path, n) % 2**32 for n in range(1, config.starts)]
-        self.search = Restarts(
-            [first, *(replace(first, seed=seed) for seed in others)],
+        others = [torch_seed(seed, *path, n) % 2**32 for n in range(1, config.starts)]
+        return Restarts(
+            [first, *(replace(first, seed=other) for other in others)],
             trial=min(config.start_generations, config.generations),
             start=controller_parameters(self.start) if self.start else None,
         )
-        self.log = SearchLog(partial, progress)
 
     def outcome(self) -> Outcome:
         """Run to the last generation and write the payload."""
@@ -195,7 +202,7 @@ class _Hunt:
 
         watch_basis(self.basis, self.warnings)
         self.progress.emit(Doing("replaying the search from its log"))
-        self.log.replay(self.search, progress=self.progress)
+        self.log.replay(self.search)
         with LocalExecutor(resolve_workers(self.job.resources.workers)) as executor:
             self.fleet = Fleet(
                 self.job.world,

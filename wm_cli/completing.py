@@ -187,4 +187,5 @@ def _readable(command: str) -> tuple[str, ...]:
         if command == stage.name or command in stage.aliases:
             played = (PLAY.writes,) if "rollouts" in stage.reads else ()
             return (*stage.reads, *played, *((stage.writes,) if stage.warm else ()))
-    return {"play": ("vision", "memory", "control"), "export": ("control",)}.get(command, ())
+    models = ("vision", "memory", "control")
+    return {"play": models, "export": ("control", "rollouts", PLAY.writes)}.get(command, ())

@@ -1,7 +1,8 @@
 """Recorded episodes on disk: frames as the agent saw them, what it did, and what came of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,13 @@ class EpisodeShard(Shard):
             **{name: self._rows(name, steps) for name in STEP_COLUMNS},
             facts={name: self._rows(f"facts/{name}", steps) for name in self.fact_names},
         )
+
+
+def each_shard(folder: Path, names: Iterable[str]) -> Iterator[EpisodeShard]:
+    """Each of these shards, open until the next is asked for: there may be thousands."""
+    for name in names:
+        with EpisodeShard(folder / name) as shard:
+            yield shard
 
 
 def rows_of(artifact: Artifact) -> Rows:

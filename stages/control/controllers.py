@@ -130,6 +130,6 @@ def squashes(spec: ActionSpec, squash: tuple[str, ...]) -> tuple[str, ...]:
         raise UsageError(
             f"control.squash = {list(squash)} does not fit an action of {spec.size} numbers.",
             why=f"It needs {spec.size} words out of {', '.join(SQUASHES)}.",
-            fix="Mend the recipe, or leave the key out for linear everywhere.",
+            fix="Mend the recipe; `--set control.squash=[]` is linear everywhere.",
         )
     return kinds

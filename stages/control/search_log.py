@@ -18,7 +18,7 @@ from stages.artifacts.scores import log_line, parse_log
 from stages.control.restarts import Restarts
 from stages.control.search import digest_of
 from stages.errors import ArtifactDamaged
-from stages.events import Monitor, Silent
+from stages.events import Monitor
 
 LOG = "search.jsonl"
 PENDING = "pending.jsonl"  # not payload
@@ -34,19 +34,20 @@ Row = tuple[float, int]  # return of an episode, and its frames: the engine's, o
 class SearchLog:
     """Writes and replays the log of one search inside its partial."""
 
-    def __init__(self, partial: Partial, progress: Monitor | None = None) -> None:
+    def __init__(self, partial: Partial, progress: Monitor) -> None:
         self._partial = partial
-        self._metrics = MetricsLog(partial, progress or Silent())
+        self._progress = progress
+        self._metrics = MetricsLog(partial, progress)
         self.records: list[dict[str, Any]] = []
         self.best_score = -np.inf  # of a mean vector on the selection seeds
         self.best_generation = 0
         self.best_dreamt: float | None = None  # what that mean vector returned in the dream
         self.best_vector: NDArray[np.float64] | None = None
 
-    def replay(self, search: Restarts, *, progress: Monitor) -> None:
+    def replay(self, search: Restarts) -> None:
         """Bring a fresh search to where the log ends; a line that a death cut is dropped."""
         for record in parse_log(self._partial.lines(LOG), source=LOG, rules=_LINE):
-            progress.poll()
+            self._progress.poll()
             is_score = "selection" in record
             wrong = fault(record, _SCORE if is_score else _GENERATION)
             if wrong or search.generation + (not is_score) != record["generation"]:

@@ -6,9 +6,10 @@ from itertools import islice
 
 from stages import IMPORT
 from stages.agents import action_spec
-from stages.artifacts.episodes import EpisodeRecord, EpisodeShard, EpisodeShardWriter
+from stages.artifacts.episodes import EpisodeRecord, EpisodeShardWriter, each_shard
 from stages.artifacts.fitting import WORLD_FIELDS, differing
 from stages.artifacts.foreign import ForeignData, ForeignEpisode, check_within
+from stages.artifacts.metrics import METRICS, MetricsLog, TaskMetrics
 from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, produce
 from stages.artifacts.shards import shard_name
@@ -16,7 +17,7 @@ from stages.artifacts.workspace import Workspace
 from stages.contracts import IMPORTED, NO_WORLD, WHOLE_FRAME, ActionSpec, Frames, Job
 from stages.errors import InputsMismatch, UsageError, keeping
 from stages.events import Advanced, Monitor, Noted, OnceEach, Report
-from stages.worlds.coverage import cover
+from stages.worlds.coverage import Tallies, Tally, cover
 from stages.worlds.monotony import Monotony, glance
 from stages.worlds.prepare import COLOURS
 
@@ -165,6 +166,7 @@ class _Taking:
         self.monotony = Monotony(self.warnings)
         self.seeds = carried(source.seeds())
         self.count = self._counted()
+        self.metrics = TaskMetrics(MetricsLog(partial, progress), Tallies(IMPORT.name).line)
 
     def _counted(self) -> dict[str, int]:
         """How far an earlier run came; from the start where one of its shards has rotted."""
@@ -174,6 +176,8 @@ class _Taking:
 
     def outcome(self) -> Outcome:
         """Take in what is missing, and sum it up."""
+        for number, shard in enumerate(each_shard(self.partial.path, self._names())):
+            self.metrics.finished(number, Tally.of(shard))
         self.progress.emit(Advanced(0, self.source.num_items, "items"))
         with keeping(lambda: f"{self.count['episodes']} episodes are imported and kept."):
             self._take()
@@ -233,9 +237,13 @@ class _Taking:
         self.partial.write(name, writer.image())
         kept["shards"] += 1
         self._count(kept)
-        if self.spec.kind != "none":
-            with EpisodeShard(self.partial.path / name) as shard:
+        for shard in each_shard(self.partial.path, [name]):
+            self.metrics.finished(kept["shards"] - 1, Tally.of(shard))
+            if self.spec.kind != "none":
                 self.monotony.see(glance(shard))
+
+    def _names(self) -> list[str]:
+        return [shard_name(number) for number in range(self.count["shards"])]
 
     def _count(self, kept: dict[str, int]) -> None:
         self.partial.record({STATE: dict(kept)})
@@ -286,8 +294,8 @@ class _Taking:
         return WHOLE_FRAME
 
     def _summed_up(self) -> Outcome:
-        names = [shard_name(number) for number in range(self.count["shards"])]
-        coverage = cover(self._one_by_one(names))
+        names = self._names()
+        coverage = cover(each_shard(self.partial.path, names))
         rate = self.source.frames_per_second
         summary = {
             "engines": [IMPORTED],
@@ -300,13 +308,7 @@ class _Taking:
             "cut_short": self.count["cut_short"],
         }
         seeds = {"purpose": "import", "count": self.count["episodes"], "told": bool(self.seeds)}
-        return Outcome(payload=names, summary=summary, seeds=seeds, notes=tuple(self._notes()))
-
-    def _one_by_one(self, names: Sequence[str]) -> Iterator[EpisodeShard]:
-        """Each shard, open until the next is asked for: there may be thousands."""
-        for name in names:
-            with EpisodeShard(self.partial.path / name) as shard:
-                yield shard
+        return Outcome([*names, METRICS], summary=summary, seeds=seeds, notes=tuple(self._notes()))
 
     def _notes(self) -> Iterator[str]:
         left_out = self.count["come"] - self.count["episodes"]

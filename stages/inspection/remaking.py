@@ -1,6 +1,6 @@
 """How one artifact was asked for: settings unlike its recipe's, and the command that makes it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from shlex import join, quote
 from typing import Any
@@ -99,9 +99,20 @@ def _imported(workspace: Workspace, artifact: Artifact) -> Again:
     asked = manifest.config.get(IMPORT.name)
     if not isinstance(asked, Mapping):
         return Again("", "It cannot be made again: it does not tell how it was imported.")
-    holds = settle(workspace.root, Request()).settings.plain()
-    words = ["wm", IMPORT.name, str(asked.get("format")), PATH, "-w", str(workspace.root)]
-    for one in _unlike(manifest.config, holds):
+    words = import_words(workspace, manifest, str(workspace.root))
+    remark = f"{PATH} stands for where {manifest.summary.get('source', 'the data')} lies."
+    if manifest.algorithm != ALGORITHM:
+        remark += " Now that makes another one: its algorithm has changed since."
+    return Again(join([*words, "--force"]), remark)
+
+
+def import_words(
+    workspace: Workspace, manifest: Manifest, place: str, chosen: Sequence[str] = ()
+) -> list[str]:
+    """The command that imports what this manifest tells of into `place`, with words `chosen`."""
+    asked = manifest.config[IMPORT.name]
+    words = ["wm", IMPORT.name, str(asked.get("format")), PATH, "-w", place, *chosen]
+    for one in _unlike(manifest.config, settle(workspace.root, Request()).settings.plain()):
         words += ["--set", f"{one.key}={one.value}"]
     crop = asked.get("crop")
     if isinstance(crop, list) and crop != list(WHOLE_FRAME):
@@ -109,10 +120,7 @@ def _imported(workspace: Workspace, artifact: Artifact) -> Again:
     for name, usual in (("observation", ""), ("every", 1), ("cut", 1000)):
         if asked.get(name, usual) != usual:
             words += [f"--{name}", str(asked[name])]
-    remark = f"{PATH} stands for where {manifest.summary.get('source', 'the data')} lies."
-    if manifest.algorithm != ALGORITHM:
-        remark += " Now that makes another one: its algorithm has changed since."
-    return Again(join([*words, "--force"]), remark)
+    return words
 
 
 def _request(workspace: Workspace, manifest: Manifest, stage: Stage) -> Request:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from stages import PLAY
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.canonical import fingerprint
-from stages.artifacts.episodes import EpisodeRecord, EpisodeShard, EpisodeShardWriter
+from stages.artifacts.episodes import EpisodeRecord, EpisodeShardWriter, each_shard
 from stages.artifacts.manifest import Certificate, ParentRef
 from stages.artifacts.partial import Partial, partial_path
 from stages.artifacts.plain import COUNT, TEXT, Rule, fault, keyed, listed, one_of
@@ -155,19 +155,20 @@ def _parent(told: Mapping[str, str]) -> ParentRef:
 def _committed(partial: Partial, told: dict[str, Any]) -> Artifact:
     """The artifact of all whole shards of a partial."""
     names = [name for name in partial.names(".h5") if partial.has(name)]
-    shards = [EpisodeShard(partial.path / name) for name in names]
+    drivers: dict[str, None] = {}
+    seeds: list[int] = []
+    for shard in each_shard(partial.path, names):
+        drivers[shard.policy] = None
+        seeds += shard.seeds.tolist()
     world = told["config"]["world"]
     summary = {
         "engines": [told["engine"]],
-        "policy": ", ".join(dict.fromkeys(shard.policy for shard in shards)),
+        "policy": ", ".join(drivers),
         "actions": told["actions"],
-        **cover(shards),
+        **cover(each_shard(partial.path, names)),
     }
     if told["engine"] != DREAM:
         summary["lap_rules"] = {told["engine"]: lap_rule(world["env"], told["engine"])}
-    seeds = [int(seed) for shard in shards for seed in shard.seeds]
-    for shard in shards:
-        shard.close()
     certificate = Certificate(
         stage=PLAY.name,
         family=told["family"],

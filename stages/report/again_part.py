@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from shlex import join, split
+from shlex import join
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from stages import IMPORT, STAGES
 from stages.artifacts.artifact import Artifact
-from stages.inspection.remaking import Again, again
+from stages.inspection.remaking import Again, again, import_words
 from stages.report import markup
 from stages.report.gathering import Seen
 from stages.report.markup import code, section, tag
@@ -72,11 +72,9 @@ def whole_commands(seen: Seen) -> list[str]:
         return [join(["wm", "run", "-w", ELSEWHERE, *chosen])]
     lines = []
     for one in imports:
-        if not (command := _made_by(seen, one).command):
-            continue
-        _, name, what, path, _, _, *others = split(command)
-        lines.append(join(["wm", name, what, path, "-w", ELSEWHERE, *chosen, *others]))
-        chosen = []  # the workspace keeps them
+        if _made_by(seen, one).command:
+            lines.append(join(import_words(seen.workspace, one.manifest, ELSEWHERE, chosen)))
+            chosen = []  # the workspace keeps them
     films = all(_is_film(one) for one in imports)
     return [*lines, join(["wm", VISION if films else "run", "-w", ELSEWHERE, *chosen])]
 

@@ -1,6 +1,6 @@
 """Films of a good, a typical and a bad episode of an evaluation, driven again from their seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -71,10 +71,13 @@ def films(seen: Seen, evaluation: Artifact, *, asked: bool) -> Element:
 
     torch.set_num_threads(1)  # the same bits as in a worker
     speed = frames_per_second(world.env) / world.repeat
-    picks = chosen(episodes(seen, evaluation))
+    control = seen.workspace.resolve(parent_of(evaluation, "control"))
+    agent, parameters = trained_agent(seen.workspace, control)
+    most = evaluation.manifest.config["evaluate"]["max_steps"]
     made = []
-    for label, episode in picks:
-        again = _driven(seen, evaluation, episode)
+    for label, episode in chosen(episodes(seen, evaluation)):
+        frames = driven_again(agent, parameters, world, episode.seed, most)
+        again = _thinned(frames, episode.num_steps, seen.progress.poll)
         made.append(_shown(label, episode, again, speed))
     if find_spec("av") is None:
         seen.progress.emit(Noted(HOW))
@@ -82,20 +85,19 @@ def films(seen: Seen, evaluation: Artifact, *, asked: bool) -> Element:
     return tag("div", *made, class_="films")
 
 
-def _driven(seen: Seen, evaluation: Artifact, episode: Episode) -> Driven:
-    control = seen.workspace.resolve(parent_of(evaluation, "control"))
-    agent, parameters = trained_agent(seen.workspace, control)
-    world = world_of(evaluation.manifest, evaluation.id)
-    most = evaluation.manifest.config["evaluate"]["max_steps"]
-    stride = -(-(episode.num_steps + 1) // MOST_FRAMES)
+def _thinned(
+    driven: Iterable[tuple["Frames", float]], num_steps: int, poll: Callable[[], None]
+) -> Driven:
+    """An episode that took `num_steps` when it was scored, as few frames as a film needs."""
+    stride = -(-(num_steps + 1) // MOST_FRAMES)
     frames, total, count = [], 0.0, -1
-    for frame, earned in driven_again(agent, parameters, world, episode.seed, most):
-        seen.progress.poll()
+    for frame, earned in driven:
+        poll()
         total = earned
         count += 1
         if count % stride == 0:
             frames.append(np.array(frame))
-        if count > 2 * episode.num_steps + 100:
+        if count > 2 * num_steps + 100:
             break  # it goes otherwise here, and nothing bounds it
     return Driven(np.stack(frames), stride, count, total)
 

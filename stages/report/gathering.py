@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stages import stage_writing
 from stages.artifacts.artifact import Artifact, repairable
 from stages.artifacts.disk import read_file
+from stages.artifacts.metrics import METRICS
 from stages.artifacts.plain import COUNT, NUMBER, Rule, listed, optional
 from stages.artifacts.producing import DREAM
 from stages.artifacts.scores import parse_log, read_csv
@@ -27,7 +28,6 @@ from stages.inspection.overview import look, status
 from stages.pipeline import Prepared, Request
 from stages.report.markup import trouble
 
-METRICS = "metrics.jsonl"
 EPISODES = "episodes.csv"
 LOG_LIMIT = 64 * 2**20  # bytes of a log that are read
 _MAYBE = optional(listed(NUMBER, least=1))

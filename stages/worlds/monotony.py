@@ -1,7 +1,6 @@
 """Recorded episodes in which nothing happens: rewards, pictures or actions that never change."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,10 +27,6 @@ class Shown(Protocol):
 
     def frames(self, start: int, stop: int) -> Frames:
         """Rows start to stop of the frames."""
-        ...
-
-    def close(self) -> None:
-        """Close the file."""
         ...
 
     def column(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
@@ -106,8 +101,7 @@ class Monotony:
         for shard in shards:
             if self._seen is not None and not self._seen.monotonous:
                 return
-            with closing(shard):
-                self.see(glance(shard))
+            self.see(glance(shard))
 
     def see(self, found: Glance) -> None:
         """Add what a finished shard shows."""

@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from artifact_samples import new_workspace
 from command_line import ROOT, copied, settings, wm
@@ -101,8 +102,13 @@ def test_the_documented_names_are_those_that_stages_write(
     heads = copied(micro_workspace, tmp_path / "heads", before="memory")
     keys = ("memory.reward_head=true", "memory.end_head=true", "memory.steps=8")
     wm("train-memory", "-w", heads, *settings(*keys))
+    brought = tmp_path / "brought"
+    actions = np.zeros(4, dtype=np.int64)
+    frames = np.zeros((5, 64, 64, 3), dtype=np.uint8)
+    np.savez(tmp_path / "one.npz", observations=frames, actions=actions, rewards=np.ones(4))
+    wm("import", "npz", tmp_path, "-w", brought, "--recipe", "imported")
     found = set()
-    for workspace in (micro_workspace, doom_workspace, heads):
+    for workspace in (micro_workspace, doom_workspace, heads, brought):
         for path in sorted(Path(workspace).glob(f"*/[0-9]*/{METRICS}")):
             records = [json.loads(line) for line in path.read_text().splitlines()]
             assert records and all(next(iter(one)) == "step" for one in records), path

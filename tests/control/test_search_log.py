@@ -16,14 +16,14 @@ def test_both_heats_of_the_unfinished_generation_are_kept_and_a_cut_line_is_not(
     workspace = Workspace.open(tmp_path / "w", create=True)
     with workspace.lock("control"):
         partial = workspace.begin("control", "f" * 64)
-        log = SearchLog(partial)
+        log = SearchLog(partial, Silent())
         assert log.pending("heat") == {}
         log.add_pending("heat", 0, [(1.5, 40), (2.5, 44)])
         log.add_pending("heat", 1, [(3.5, 48)])
         log.add_pending("final", 0, [(9.0, 50)])
         with (partial.path / PENDING).open("ab") as file:
             file.write(b'{"of":"final","ta')
-        again = SearchLog(workspace.begin("control", "f" * 64))
+        again = SearchLog(workspace.begin("control", "f" * 64), Silent())
         assert again.pending("heat") == {0: [[1.5, 40], [2.5, 44]], 1: [[3.5, 48]]}
         assert again.pending("final") == {0: [[9.0, 50]]}
         assert again.pending("another generation") == {}
@@ -36,7 +36,7 @@ def test_a_logged_generation_needs_its_pieces_no_more(tmp_path):
     search = Restarts([SearchShape(num_parameters=2, population=4, sigma=0.5)], trial=1)
     with workspace.lock("control"):
         partial = workspace.begin("control", "f" * 64)
-        log = SearchLog(partial)
+        log = SearchLog(partial, Silent())
         log.add_pending("heat", 0, [(1.5, 40)])
         asked = search.ask()
         search.tell(np.arange(4.0))
@@ -55,7 +55,7 @@ def test_a_generation_with_candidates_without_a_score_is_told_of_logged_and_repl
     workspace, search = Workspace.open(tmp_path / "w", create=True), begun()
     with workspace.lock("control"):
         partial = workspace.begin("control", "f" * 64)
-        log = SearchLog(partial)
+        log = SearchLog(partial, Silent())
         for generation, scores in enumerate(([3.0, np.nan, -1.0, np.inf], [1.0, 2, 3, 4]), 1):
             asked = search.ask()
             fitness = ranked(np.array(scores), generation=generation, progress=monitor)
@@ -64,8 +64,8 @@ def test_a_generation_with_candidates_without_a_score_is_told_of_logged_and_repl
         (warning,) = told
         assert warning.warning
         assert warning.text.startswith("2 of 4 candidates of generation 1 have no finite score")
-        again, kept = begun(), SearchLog(workspace.begin("control", "f" * 64))
-        kept.replay(again, progress=Silent())
+        again, kept = begun(), SearchLog(workspace.begin("control", "f" * 64), Silent())
+        kept.replay(again)
         assert kept.records[0]["fitness"] == [3.0, -1.0, -1.0, -1.0]
         assert np.array_equal(again.ask(), search.ask())
 
@@ -74,7 +74,7 @@ def test_a_generation_without_scores_is_never_logged(tmp_path):
     workspace = Workspace.open(tmp_path / "w", create=True)
     search = Restarts([SearchShape(num_parameters=2, population=4, sigma=0.5)], trial=9)
     with workspace.lock("control"):
-        log = SearchLog(workspace.begin("control", "f" * 64))
+        log = SearchLog(workspace.begin("control", "f" * 64), Silent())
         asked, nothing = search.ask(), np.full(4, np.nan)
         with pytest.raises(NumbersBad, match="4 of 4 candidates of generation 7"):
             ranked(nothing, generation=7, progress=Silent())

@@ -11,32 +11,18 @@ import av
 import numpy as np
 import pytest
 from command_line import environment
+from listening import Listening
 
 from stages.artifacts.disk import SystemCalls, replaced
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, WorldSpec
 from stages.errors import Interrupted, UsageError
-from stages.events import Advanced, Noted, Silent
+from stages.events import Noted, Silent
 from stages.exchange.exporting import export_episodes
 from stages.exchange.importing import asked_for, run
 
 NOWHERE = WorldSpec(env="none", crop=(0, 0, 0, 0), engine="gymnasium", size=64)
 COUNT = 5
-
-
-class Listening(Silent):
-    """Keeps what is told; stops after so many episodes."""
-
-    def __init__(self, stop_after=None):
-        self.events, self.stop_after, self.come = [], stop_after, 0
-
-    def emit(self, event):
-        self.events.append(event)
-        self.come += isinstance(event, Advanced) and event.done > 0
-
-    def poll(self):
-        if self.come == self.stop_after:
-            raise Interrupted("Stopped.")
 
 
 @pytest.fixture(scope="module")

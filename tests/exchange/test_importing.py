@@ -5,38 +5,19 @@ from contextlib import closing
 import av
 import numpy as np
 import pytest
+from listening import Listening
 from PIL import Image
 
 from stages.artifacts.episodes import EpisodeSet
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, WorldSpec
 from stages.errors import ArtifactDamaged, InputsMismatch, Interrupted, NumbersBad, UsageError
-from stages.events import Advanced, Noted, Silent
 from stages.exchange import importing
 from stages.exchange.importing import asked_for, run
 from stages.rollout import Config, plan
 
 NOWHERE = WorldSpec(env="none", crop=(0, 0, 0, 0), engine="gymnasium", size=64)
 FAMILY = {"family": "world-models", "recipe": "imported", "preset": "", "seed": 0}
-
-
-class Listening(Silent):
-    """Keeps what is told; stops after so many episodes."""
-
-    def __init__(self, stop_after=None):
-        self.events, self.stop_after, self.come = [], stop_after, 0
-
-    def emit(self, event):
-        self.events.append(event)
-        self.come += isinstance(event, Advanced) and event.done > 0
-
-    def poll(self):
-        if self.come == self.stop_after:
-            raise Interrupted("Stopped.")
-
-    @property
-    def said(self):
-        return " ".join(event.text for event in self.events if isinstance(event, Noted))
 
 
 @pytest.fixture

@@ -551,7 +551,7 @@ def _search_logs(folder: Path) -> Target:
         return Restarts([shape, shape], trial=2)
 
     partial, begun = _partial(folder, "control").open(), search()
-    log = SearchLog(partial)
+    log = SearchLog(partial, Silent())
     for _ in range(2):
         asked = begun.ask()
         begun.tell(-(asked**2).sum(axis=1))
@@ -568,8 +568,8 @@ def _search_logs(folder: Path) -> Target:
         name, content = example
         found = _partial(folder, "control")
         (found.path / name).write_bytes(content)
-        log = SearchLog(found.open())
-        log.replay(search(), progress=Silent())
+        log = SearchLog(found.open(), Silent())
+        log.replay(search())
         log.pending("generation 3")
 
     def example(name: str) -> st.SearchStrategy[tuple[str, bytes]]:

@@ -6,6 +6,7 @@ import textwrap
 import gymnasium
 import numpy as np
 import pytest
+from command_line import settings, wm
 
 from stages.artifacts.workspace import Workspace
 from stages.contracts import WorldSpec
@@ -198,3 +199,13 @@ def test_the_code_of_a_package_is_all_of_its_files(own, tmp_path):
         seen.append(code_digest("my_own_package.world:Mine-v0"))
     assert len(set(seen)) == 3
     assert code_digest("no_such_module:Mine-v0") == ""
+
+
+def test_settings_that_do_not_fit_its_actions_are_refused_before_any_work(own, tmp_path):
+    """V and M would have learnt for nothing."""
+    env = own(f"({PICTURE}, Box(-1, 1, (2,), np.float32))").env
+    keys = settings(f"world.env={env}", "world.crop=[0,0,0,0]", "world.engine=gymnasium")
+    refused = wm("run", "-w", "w", "--preset", "debug", *keys, code=2, cwd=tmp_path)
+    assert "control.squash" in refused.said and "2 numbers" in refused.said
+    assert "control.squash=[]" in refused.said
+    assert not (tmp_path / "w" / "rollouts").exists()
