@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from shlex import join, quote
+from shlex import join
 from typing import Any
 
 from stages import IMPORT, PLAY, Stage, stage_writing
@@ -57,11 +57,10 @@ def again(workspace: Workspace | None, artifact: Artifact) -> Again:
     if artifact.kind == PLAY.writes:
         return Again("", _PLAYED)
     if workspace is None or artifact.kind == AGENTS:
-        source = "".join(
-            f" --from {p.id}" for p in artifact.manifest.parents if p.kind == "control"
-        )
-        command = f"wm export agent {quote(str(artifact.path))}{source} --force"
-        return Again(command, "In the workspace that it came from.")
+        controls = [parent.id for parent in artifact.manifest.parents if parent.kind == "control"]
+        words = ["wm", "export", "agent", str(artifact.path)]
+        words += [word for name in controls for word in ("--from", name)]
+        return Again(join([*words, "--force"]), "In the workspace that it came from.")
     stage = stage_writing(artifact.kind)
     strange = [p.id for p in artifact.manifest.parents if p.kind not in (*KINDS, AGENTS)]
     if strange:

@@ -97,7 +97,10 @@ def _found(root: Path, name: str) -> Shown:
     kind, slash, number = name.partition("/")
     if kind in KINDS and slash and number.isdecimal() and len(number) < 10:
         return _in_workspace(Workspace.open(root), kind, int(number))
-    folder = Path(name).expanduser()
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:  # ~ and a name that no user has
+        raise _unknown(root, name) from None
     with explained("read", folder):
         is_folder = folder.is_dir()
     if not is_folder:

@@ -97,7 +97,8 @@ def commands(seen: Seen) -> list[str]:
     lines = []
     for _, _, _, one in sorted(made, key=lambda row: row[:3]):
         found = _made_by(seen, one)
-        lines += [f"# {one.id}: {found.remark}"] if found.remark else []
+        remark = " ".join(found.remark.split())  # on one line, whatever a data set is called
+        lines += [f"# {one.id}: {remark}"] if remark else []
         lines += [found.command] if found.command else []
     return lines
 

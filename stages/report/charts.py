@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from stages.report.drawing import COLOURS, INK, MUTED, axes_for, count, sparse, styled, svg
+from stages.report.labelling import labels
 from stages.report.markup import fill, plain, shown, tag
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Style = Literal["-"] | tuple[int, tuple[float, ...]]
 Values = NDArray[np.float64]
 LARGEST = 1e100  # matplotlib computes distances of what it draws
 SMALLEST = 1 / LARGEST
+MOST_BESIDE = 20  # characters of a name beside its row
 LEAST_RANGE = 1e-9  # of values, by the largest of them, that has bins
 
 
@@ -126,7 +128,7 @@ def histogram(
 def _edges(values: Values, num_bins: int) -> Values:
     """Edges of bins; between whole numbers where these are few, one bin where all are alike."""
     low, high = float(values.min()), float(values.max())
-    if _is_whole(values) and high - low < num_bins:
+    if _is_whole(values) and high - low < num_bins and low - 0.5 < low and high + 0.5 > high:
         return np.arange(low - 0.5, high + 1)
     largest = max(abs(low), abs(high))
     if high - low <= max(LEAST_RANGE * largest, SMALLEST):  # no bins could be told apart
@@ -163,7 +165,8 @@ def dots(rows: Sequence[Row], *, x: str, each: str = "episodes") -> list[Element
                     drawable([row.low, row.high]), [place + 0.2] * 2, color=INK, linewidth=2.2
                 )
             axes.plot(drawable([row.mean]), [place + 0.2], "o", color=INK, markersize=5)
-        axes.set_yticks(range(len(rows)), [plain(row.label) for row in reversed(rows)])
+        names = labels([plain(row.label) for row in rows], MOST_BESIDE)
+        axes.set_yticks(range(len(rows)), names[::-1])
         axes.set_ylim(-0.5, len(rows) - 0.5)
         axes.grid(visible=False, axis="y")
         words = ". ".join(_row_told(row, each) for row in rows)
@@ -171,14 +174,14 @@ def dots(rows: Sequence[Row], *, x: str, each: str = "episodes") -> list[Element
     return [drawing]
 
 
-def bars(labels: Sequence[str], values: Sequence[float], *, x: str) -> list[Element]:
-    """A horizontal bar for every label."""
+def bars(names: Sequence[str], values: Sequence[float], *, x: str) -> list[Element]:
+    """A horizontal bar for every name."""
     with styled():
-        figure, axes = axes_for(x, "", height=0.55 + 0.26 * len(labels))
-        axes.barh(range(len(labels)), list(values)[::-1], color=COLOURS[0], alpha=0.75, height=0.6)
-        axes.set_yticks(range(len(labels)), list(labels)[::-1])
+        figure, axes = axes_for(x, "", height=0.55 + 0.26 * len(names))
+        axes.barh(range(len(names)), list(values)[::-1], color=COLOURS[0], alpha=0.75, height=0.6)
+        axes.set_yticks(range(len(names)), list(names)[::-1])
         axes.grid(visible=False, axis="y")
-        told = ", ".join(f"{a} {shown(float(b))}" for a, b in zip(labels, values, strict=True))
+        told = ", ".join(f"{a} {shown(float(b))}" for a, b in zip(names, values, strict=True))
         drawing = svg(figure, f"{x}: {told}.")
     return [drawing]
 

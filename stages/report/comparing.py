@@ -24,7 +24,7 @@ from stages.report.gathering import (
     returns_of,
     search,
 )
-from stages.report.labelling import labels, told_apart
+from stages.report.labelling import told_apart
 from stages.report.markup import code, figure, section, shown, tag
 from stages.report.page import document, troubles
 from stages.report.statistics import (
@@ -40,7 +40,6 @@ from stages.report.statistics import (
 TITLE = "Comparison of workspaces"
 HINT = "Nothing here has got so far."
 MOST_NAMED = 60  # characters of a group's settings in its name
-MOST_BESIDE = 20  # characters beside a row of dots
 
 Read = Callable[[Seen], Series | None]
 
@@ -160,7 +159,7 @@ def _scores(groups: Sequence[Group]) -> Element:
         "The mean is that of the workspaces' means; IQM, the interquartile mean, is the mean of "
         "the middle half of all their episodes. Intervals: bootstrap over workspaces and over "
         "their episodes. One workspace says nothing of other seeds: its interval is that of its "
-        "episodes; that of two or three is too narrow."
+        "episodes; that of two to five is too narrow."
     )
     return section(
         "scores",
@@ -176,22 +175,17 @@ def _drawn(together: Sequence[Row], rows: Sequence[Row]) -> Element:
     return tag(
         "div",
         figure(
-            *dots(_labelled(together), x="mean return", each="workspaces"),
+            *dots(together, x="mean return", each="workspaces"),
             title="Groups",
             says="A dot is a workspace; above them the mean and its interval.",
         ),
         figure(
-            *dots(_labelled(rows), x="return"),
+            *dots(rows, x="return"),
             title="Every episode",
             says="A dot is an episode; above them the workspace's mean and its interval.",
         ),
         class_="pair",
     )
-
-
-def _labelled(rows: Sequence[Row]) -> list[Row]:
-    short = labels([row.label for row in rows], MOST_BESIDE)
-    return [replace(row, label=label) for row, label in zip(rows, short, strict=True)]
 
 
 def _interval(one: Estimate) -> str:

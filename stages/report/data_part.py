@@ -1,6 +1,6 @@
 """What was recorded: how long, how good, how varied."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stages.artifacts.artifact import Artifact
 from stages.artifacts.episodes import EpisodeShard, rows_of
 from stages.artifacts.pictures import png
+from stages.errors import ArtifactDamaged
 from stages.report import markup
 from stages.report.charts import bars, histogram
 from stages.report.gathering import Seen, maker, number_at
@@ -22,6 +23,7 @@ MOST_BYTES = 2 * 10**9  # of the shards that are read; each is checked whole bef
 MOST_SHARDS = 64
 NUM_FRAMES = 8
 MOST_DIMENSIONS = 4  # of an action that are drawn
+MOST_CHOICES = 24  # that have a bar of their own
 NAMES = {
     "share_of_track": "share of the track",
     "share_off_road": "share of steps off the road",
@@ -94,9 +96,12 @@ def _actions(actions: NDArray[Any], spec: dict[str, Any]) -> list[Element]:
         return []
     if spec["kind"] == "choice":
         counts = np.bincount(actions, minlength=spec["size"])
-        labels = [f"choice {number}" for number in range(len(counts))]
-        drawn = bars(labels, (counts / max(1, counts.sum())).tolist(), x="share of all steps")
-        return [figure(*drawn, title="Actions")]
+        shares = counts / max(1, counts.sum())
+        names = [f"choice {number}" for number in range(len(shares))][:MOST_CHOICES]
+        values = shares[:MOST_CHOICES].tolist()
+        if left := len(shares) - len(names):
+            names, values = [*names, f"{left:,} others"], [*values, float(shares[-left:].sum())]
+        return [figure(*bars(names, values, x="share of all steps"), title="Actions")]
     rows = [(f"number {place + 1}", actions[:, place]) for place in range(actions.shape[1])]
     drawn = histogram(rows[:MOST_DIMENSIONS], x="value", y="steps", num_bins=30)
     return [figure(*drawn, title="Actions")]
@@ -124,4 +129,21 @@ def cover(recording: Artifact) -> Coverage:
             for number in range(min(share, NUM_FRAMES - len(frames), shard.num_episodes)):
                 middle = int(shard.observation_offsets[number] + shard.lengths[number] // 2)
                 frames.append(shard.frames(middle, middle + 1)[0])
+    wrong = _wrong(returns, actions, recording.manifest.summary["actions"])
+    if wrong:
+        raise ArtifactDamaged(f"{recording.id} is no recording.", why=wrong)
     return Coverage(np.array(returns), np.array(lengths), np.concatenate(actions), np.stack(frames))
+
+
+def _wrong(
+    returns: Sequence[float], actions: Sequence[NDArray[Any]], spec: Mapping[str, Any]
+) -> str:
+    """What nobody records, where there is such a thing."""
+    if not returns:
+        return "It holds no episode."
+    if not np.isfinite(returns).all():
+        return "A return is not finite."
+    if spec["kind"] == "choice":
+        low, high = min(int(a.min()) for a in actions), max(int(a.max()) for a in actions)
+        return f"Choices go from {low} to {high}." if low < 0 or high >= spec["size"] else ""
+    return "" if all(np.isfinite(one).all() for one in actions) else "An action is not finite."

@@ -15,14 +15,16 @@ from stages.artifacts.pictures import png
 from stages.artifacts.summaries import world_of
 from stages.artifacts.video import Film
 from stages.evaluate import driven_again
-from stages.events import Noted
+from stages.events import Doing, Noted
 from stages.report import markup
 from stages.report.gathering import Episode, Seen, episodes
 from stages.report.markup import figure, shown, tag
 from stages.worlds.making import frames_per_second, is_own
 
 if TYPE_CHECKING:
-    from stages.contracts import Frames
+    from numpy.typing import NDArray
+
+    Picture = NDArray[np.uint8]  # [H, W, 3]
 
 CHOSEN = (("a good one", 0.9), ("a typical one", 0.5), ("a bad one", 0.1))  # places among all
 MOST_FRAMES = 400  # of a film; a longer episode plays faster
@@ -34,11 +36,11 @@ HOW = 'Films need the package PyAV: pip install "wm-pixels[video]"'
 
 @dataclass(frozen=True)
 class Driven:
-    """An episode that was driven again: some of its frames, evenly spread."""
+    """An episode that was driven again; of its frames only a few are kept."""
 
-    frames: "Frames"  # [N, H, W, 3]
-    stride: int  # actions from one frame to the next
-    num_steps: int
+    stills: Sequence["Picture"]  # [N, H, W, 3], evenly spread
+    film: bytes | None  # mp4; None without the encoder
+    stride: int  # actions from one frame of the film to the next
     total_reward: float
 
 
@@ -76,33 +78,43 @@ def films(seen: Seen, evaluation: Artifact, *, asked: bool) -> Element:
     most = evaluation.manifest.config["evaluate"]["max_steps"]
     made = []
     for label, episode in chosen(episodes(seen, evaluation)):
+        seen.progress.emit(Doing(f"filming {label}, of {episode.num_steps:,} steps"))
         frames = driven_again(agent, parameters, world, episode.seed, most)
-        again = _thinned(frames, episode.num_steps, seen.progress.poll)
-        made.append(_shown(label, episode, again, speed))
+        again = _filmed(frames, episode.num_steps, speed, seen.progress.poll)
+        made.append(_shown(label, episode, again))
     if find_spec("av") is None:
         seen.progress.emit(Noted(HOW))
         made.append(tag("p", HOW, class_="missing"))
     return tag("div", *made, class_="films")
 
 
-def _thinned(
-    driven: Iterable[tuple["Frames", float]], num_steps: int, poll: Callable[[], None]
+def _filmed(
+    driven: Iterable[tuple["Picture", float]],
+    num_steps: int,
+    speed: float,
+    poll: Callable[[], None],
 ) -> Driven:
-    """An episode that took `num_steps` when it was scored, as few frames as a film needs."""
+    """An episode that took `num_steps` when it was scored, with as few frames as a film needs."""
     stride = -(-(num_steps + 1) // MOST_FRAMES)
-    frames, total, count = [], 0.0, -1
-    for frame, earned in driven:
+    places = set(np.linspace(0, num_steps // stride * stride, NUM_STILLS).astype(int).tolist())
+    film: Film | None = None
+    stills: list[Picture] = []
+    total = 0.0
+    for count, (frame, earned) in enumerate(driven):
         poll()
         total = earned
-        count += 1
-        if count % stride == 0:
-            frames.append(np.array(frame))
+        if count in places:
+            stills.append(frame.copy())
+        if count % stride == 0 and find_spec("av") is not None:
+            scale = -(-LEAST_PIXELS // frame.shape[0])
+            film = film or Film(frames_per_second=speed, scale=scale, quality=QUALITY)
+            film.add(frame)
         if count > 2 * num_steps + 100:
             break  # it goes otherwise here, and nothing bounds it
-    return Driven(np.stack(frames), stride, count, total)
+    return Driven(stills, film.content() if film else None, stride, total)
 
 
-def _shown(label: str, episode: Episode, again: Driven, speed: float) -> Element:
+def _shown(label: str, episode: Episode, again: Driven) -> Element:
     faster = f", {again.stride} times as fast" if again.stride > 1 else ""
     says = f"Seed {episode.seed}, {episode.num_steps:,} steps{faster}."
     if not np.isclose(again.total_reward, episode.total_reward, atol=1e-6):
@@ -111,27 +123,22 @@ def _shown(label: str, episode: Episode, again: Driven, speed: float) -> Element
             "versions of packages, or another processor."
         )
     title = f"{label}: return {shown(episode.total_reward)}"
-    still = png(again.frames[len(again.frames) // 2])
     alt = f"An episode of the agent, {label}, with a return of {shown(episode.total_reward)}."
-    if find_spec("av") is None:
-        places = np.linspace(0, len(again.frames) - 1, NUM_STILLS).round().astype(int)
-        strip = np.concatenate(list(again.frames[places][:, ::2, ::2]), axis=1)
+    if again.film is None:
+        strip = np.concatenate([still[::2, ::2] for still in again.stills], axis=1)
         return figure(markup.picture(png(strip), alt), title=title, says=says)
-    scale = -(-LEAST_PIXELS // again.frames.shape[1])
-    film = Film(frames_per_second=speed, scale=scale, quality=QUALITY)
-    for frame in again.frames:
-        film.add(frame)
+    middle = again.stills[len(again.stills) // 2]
     player = tag(
         "video",
-        src=markup.data_uri(film.content(), "video/mp4"),
-        poster=markup.data_uri(still, "image/png"),
+        src=markup.data_uri(again.film, "video/mp4"),
+        poster=markup.data_uri(png(middle), "image/png"),
         controls="",
         loop="",
         muted="",
         playsinline="",
         preload="metadata",
-        width=again.frames.shape[2],
-        height=again.frames.shape[1],
+        width=middle.shape[1],
+        height=middle.shape[0],
         aria_label=alt,
     )
     return figure(player, title=title, says=says)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from xml.etree.ElementTree import Element
 
-from stages.events import Advanced
+from stages.events import Advanced, Doing
 from stages.report import markup
 from stages.report.again_part import again_part
 from stages.report.data_part import data_part
@@ -23,18 +23,19 @@ STYLE = "page.css"
 
 def page(seen: Seen, *, with_films: bool | None) -> bytes:
     """The report of one workspace."""
-    makers: tuple[Callable[[], Element], ...] = (
-        lambda: pipeline_part(seen),
-        lambda: data_part(seen),
-        lambda: vision_part(seen),
-        lambda: memory_part(seen),
-        lambda: search_part(seen),
-        lambda: scores_part(seen, with_films=with_films),
-        lambda: again_part(seen),
-    )
+    makers: dict[str, Callable[[], Element]] = {
+        "the pipeline": lambda: pipeline_part(seen),
+        "the data": lambda: data_part(seen),
+        "V": lambda: vision_part(seen),
+        "M, and a dream": lambda: memory_part(seen),
+        "the search": lambda: search_part(seen),
+        "the evaluation": lambda: scores_part(seen, with_films=with_films),
+        "how to do it again": lambda: again_part(seen),
+    }
     parts = []
-    for number, make in enumerate(makers):
+    for number, (name, make) in enumerate(makers.items()):
         seen.progress.emit(Advanced(number, len(makers), "parts"))
+        seen.progress.emit(Doing(f"drawing {name}"))
         parts.append(make())
     seen.progress.emit(Advanced(len(makers), len(makers), "parts"))
     job = seen.prepared.job
@@ -94,17 +95,22 @@ def _headline(seen: Seen) -> Element:
     cells: list[tuple[str, str, str]] = []
     if evaluation is not None:
         told = evaluation.manifest.summary
-        about = f"{told['episodes']} episodes; 95 %: {interval(evaluation)}"
+        sure = interval(evaluation)
+        about = f"{told['episodes']} episodes" + (f"; 95 %: {sure}" if sure else "")
         cells.append(("mean return", _short(told["mean"]), about))
         random = number_at(told, "scores", "random", "mean")
         if random is not None:
             cells.append(("random policy", _short(random), ""))
-    elif control is not None and (score := number_at(control.manifest.summary, "selected_score")):
+    elif (
+        control is not None
+        and (score := number_at(control.manifest.summary, "selected_score")) is not None
+    ):
         about = "in the dream alone" if dreams_alone(control) else "not evaluated yet"
         cells.append(("selected score", _short(score), about))
     if memory is not None and (nll := number_at(memory.manifest.summary, "nll")) is not None:
         floor = number_at(memory.manifest.summary, "baseline_entropy_floor")
-        cells.append(("M, nats per latent", f"{nll:.3f}", f"floor {floor:.3f}" if floor else ""))
+        about = "" if floor is None else f"floor {floor:.3f}"
+        cells.append(("M, nats per latent", f"{nll:.3f}", about))
     if vision is not None and (db := number_at(vision.manifest.summary, "decibels")) is not None:
         cells.append(("V, decibels", f"{db:.1f}", "held-out frames"))
     made = tag("dl", class_="headline")

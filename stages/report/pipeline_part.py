@@ -204,7 +204,8 @@ def _rounded(value: float | int | None) -> float | int | None:
 
 
 def _left_out(seen: Seen) -> Element | None:
-    counts = {kind: len(found) - MOST["wide"] for kind, found in seen.artifacts.items()}
+    drawn = (stage.writes for stage in STAGES if stage.name in seen.states)
+    counts = {kind: len(seen.artifacts[kind]) - MOST["wide"] for kind in drawn}
     words = [f"{count} earlier of {kind}" for kind, count in counts.items() if count > 0]
     return tag("p", f"Not drawn: {', '.join(words)}.", class_="small") if words else None
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from stages.artifacts.artifact import Artifact
+from stages.errors import ArtifactDamaged
 from stages.events import Scalar
 from stages.inspection.expectations import visitor
 from stages.report import markup
@@ -96,6 +97,8 @@ def _row(seen: Seen, evaluation: Artifact, who: str) -> Row:
         number_at(scores, "scores", who, name) for name in ("mean", "ci95_low", "ci95_high")
     )
     values = returns_of(seen, evaluation, who)
+    if not values:
+        raise ArtifactDamaged(f"{evaluation.id}/episodes.csv holds no episode of {who}.")
     if who == RANDOM:
         return Row(RANDOM, values, mean or 0.0, low, high, colour=1)
     ours = evaluation is evaluation_of(seen)

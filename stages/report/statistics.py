@@ -45,7 +45,7 @@ def interquartile_mean(runs: Sequence[Values]) -> float:
 def estimated(runs: Sequence[Values], statistic: Statistic) -> Estimate:
     """A statistic of R runs with the percentile bootstrap interval for runs like these.
 
-    Runs are drawn with replacement, and of every drawn run its episodes: runs are the strata.
+    Runs are drawn with replacement, and of every drawn run its episodes: runs are the clusters.
     Episodes of one run share its luck, so that drawing episodes alone would promise too much. One
     run says nothing of others: then the interval is that of its episodes.
     """

@@ -209,6 +209,8 @@ def _recorded(
         for recording in (workspace.resolve(parent),)
         for name in recording.names(".h5")
     ]
+    if shard >= len(files):
+        raise InputsMismatch(f"{latents[0].id} has more shards than what it was made from.")
     recording, name = files[shard]
     with EpisodeShard(recording.file(name), rows_of(recording)) as opened:
         if inside >= opened.num_episodes or opened.seeds[inside] != seed:

@@ -79,7 +79,9 @@ def test_rows_that_differ_in_number_are_drawn_in_shares():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("values", [[0.3, 0.1 + 0.2], [1e-300, 1.5e-300], [-7.1] * 3, [5e-324, 0]])
+@pytest.mark.parametrize(
+    "values", [[0.3, 0.1 + 0.2], [1e-300, 1.5e-300], [-7.1] * 3, [5e-324, 0], [1e16] * 4]
+)
 def test_values_that_are_all_but_equal_have_a_histogram(values):
     page = page_of(*histogram([("a", values)], x="return"))
     assert pages.faults(page) == []
@@ -165,3 +167,12 @@ def test_numbers_of_any_size_can_be_drawn(values, log):
         *under_frames([Line("a", [0, 1], values)], num_steps=1, num_frames=2, y="y"),
     ]
     assert pages.faults(page_of(*drawn)) == []
+
+
+def test_a_row_with_a_long_name_is_as_wide_as_any_other():
+    """Names of packed agents come from anywhere."""
+    long = "agent-" + "x" * 80
+    page = page_of(*dots([Row(long, [1.0, 2.0], 1.5), Row("random", [0.0], 0.0)], x="return"))
+    texts = [node.text for node in page.all("text")]
+    assert all(len(text) <= 20 for text in texts) and any("…" in text for text in texts)
+    assert long in page.all("svg")[0].attributes["aria-label"]

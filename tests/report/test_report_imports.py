@@ -115,3 +115,21 @@ def test_films_have_no_chart_of_actions_and_go_to_vision(tmp_path, capsys):
     whole = page.all("pre")[0].text.splitlines()
     assert whole[0].startswith("wm import video PATH -w DIR") and "--cut 10" in whole[0]
     assert whole[1] == "wm train-vision -w DIR"
+
+
+def test_a_name_does_not_leave_its_comment(tmp_path):
+    """What stands in the block of commands is pasted into shells."""
+    folder = tmp_path / "mine\ntouch owned #"
+    folder.mkdir()
+    frames = np.zeros((31, 64, 64, 3), dtype=np.uint8)
+    actions = np.arange(30) % 40
+    for number in range(2):
+        np.savez(folder / f"{number}.npz", observations=frames, actions=actions)
+    root = tmp_path / "w"
+    assert run(["import", "npz", str(folder), "-w", str(root), "--recipe", "imported"]) == 0
+    page = reported(root)
+    lines = [line for node in page.all("pre") for line in node.text.splitlines()]
+    assert any("touch owned" in line for line in lines)
+    assert all(line.startswith(("wm ", "# ")) for line in lines), lines
+    told = {node.text for node in page.all("text")}  # thirty choices: some have no bar of their own
+    assert "choice 23" in told and "6 others" in told and "choice 24" not in told
