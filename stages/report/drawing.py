@@ -66,6 +66,7 @@ def axes_for(x: str, y: str, *, height: float = HEIGHT) -> "tuple[Figure, Axes]"
     figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_subplot()
     axes.set_xlabel(x)
+    axes.locator_params(axis="x", nbins=6)  # labels that do not touch
     if y:
         axes.set_title(y, loc="left", fontsize=10, color=MUTED)  # above: no turned heads
     return figure, axes
