@@ -6,6 +6,7 @@ import torch
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.execution.cores import available_cores
+from stages.execution.memory import in_use
 from stages.training.seeding import torch_seed
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -16,6 +17,7 @@ _KEEPING = {
     -2: 2**26,  # M_TOP_PAD: ask for so much more than is needed
     -8: 1,  # M_ARENA_MAX: one heap for all threads; others are limited to 64 MB
 }
+_TOO_MUCH = 1.5  # times what is usual
 _USUAL = {_MMAP_THRESHOLD: 2**17, -1: 2**17, -2: 2**17}  # where glibc begins
 
 
@@ -79,6 +81,25 @@ def return_freed_memory() -> None:
             library.mallopt(parameter, value)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
+
+
+class Holes:
+    """Gives the system back what lies unused between tensors, once there is much of it.
+
+    Where the sizes of tensors differ from step to step, what is kept of one step does not fit the
+    next, and the heap would grow for ever. With equal sizes it does not grow, and nothing is done.
+    """
+
+    def __init__(self) -> None:
+        self._usual = 0  # bytes in memory when it was looked at first
+
+    def look(self) -> None:
+        """Call it now and then, between steps; glibc only."""
+        now = in_use().num_bytes or 0
+        self._usual = self._usual or now
+        library = ctypes.CDLL(None)
+        if now > _TOO_MUCH * self._usual and hasattr(library, "malloc_trim"):
+            library.malloc_trim(0)
 
 
 def torch_generator(seed: int, *path: str | int, device: torch.device) -> torch.Generator:

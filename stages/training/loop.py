@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stages.artifacts.weights import Tensors, check_shapes
 from stages.errors import Interrupted, NumbersBad, StopNow
 from stages.events import Advanced, Monitor
+from stages.training.device import Holes
 from stages.training.parts import Crew, Part, Summed, crew
 
 MODEL, MEAN, SQUARE, SUMS = "model/", "adam/mean/", "adam/square/", "sums/"
@@ -93,7 +94,7 @@ def fit(
         trainer = _Trainer(model, loss, plan, threads)
         if state is not None:
             trainer.restore(state)
-        saved_step, saved_at = trainer.step, clock()
+        saved_step, saved_at, holes = trainer.step, clock(), Holes()
         model.train()
         try:
             while trainer.step < plan.num_steps:
@@ -101,6 +102,7 @@ def fit(
                 value = trainer.advance(trainer.learn(), saved_step)
                 if trainer.step % plan.log_every == 0:
                     log(trainer.take_means())
+                    holes.look()
                 trainer.whole = True
                 monitor.emit(Advanced(trainer.step, plan.num_steps, "steps", f"loss {value:.4g}"))
                 if clock() - saved_at >= plan.checkpoint_seconds:

@@ -1,7 +1,12 @@
 """Devices and threads."""
 
+import ctypes
+import subprocess
+import sys
+
 import pytest
 import torch
+from command_line import environment
 
 from stages.errors import EnvironmentLacks, UsageError
 from stages.execution.cores import available_cores
@@ -62,6 +67,34 @@ def test_a_library_that_keeps_nothing_is_left_alone(monkeypatch):
     monkeypatch.setattr(device.ctypes, "CDLL", lambda _: object())  # macOS, musl
     keep_freed_memory()
     return_freed_memory()
+
+
+SIZES_THAT_DIFFER = """
+import ctypes, sys
+import torch
+from stages.execution.memory import in_use
+from stages.training.device import Holes, keep_freed_memory
+
+keep_freed_memory()
+holes = Holes()
+kept = [torch.ones(2**18)]
+holes.look()
+usual = in_use().num_bytes
+pieces = [torch.ones(2**18) for _ in range(400)]  # 400 MB, every fourth of which stays
+del pieces[::4], pieces[::3], pieces[::2]
+full = in_use().num_bytes
+holes.look()
+print(usual, full, in_use().num_bytes, sum(piece.nbytes for piece in pieces))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="not glibc")
+def test_holes_between_tensors_are_given_back():
+    words = [sys.executable, "-c", SIZES_THAT_DIFFER]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment())
+    usual, full, after, live = map(int, done.stdout.split())
+    assert full > 1.5 * usual, "what is freed is kept at first"
+    assert after < usual + live + 40 * 2**20
 
 
 def test_auto_is_a_device_that_computes():
