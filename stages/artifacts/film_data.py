@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.artifacts.disk import digest_file, explained
-from stages.artifacts.foreign import BLOCK, BLOCK_BYTES, ForeignEpisode, Shrink
+from stages.artifacts.foreign import BLOCK, BLOCK_BYTES, ForeignEpisode, Shrink, check_frames
 from stages.artifacts.video import require_encoder
 from stages.contracts import ActionSpec, Frames
 from stages.errors import ArtifactDamaged, InputMissing, StageError
 
-MAX_PIXELS = 2**25  # of a frame: more than 7,680 x 4,320
 NOBODY = ActionSpec("none", 1)
 
 
@@ -98,11 +97,7 @@ def _blocks(path: Path, every: int) -> Iterator[NDArray[np.uint8]]:
         for number, frame in enumerate(container.decode(video=0)):
             if number % every:
                 continue
-            if frame.width * frame.height > MAX_PIXELS:
-                raise ArtifactDamaged(
-                    f"{path.name} is refused.",
-                    why=f"Its frames have {frame.width} x {frame.height} pixels.",
-                )
+            check_frames((1, frame.height, frame.width, 3), np.uint8, path.name)
             shown = frame.to_ndarray(format="rgb24")
             if frames and frames[0].shape != shown.shape:
                 raise ArtifactDamaged(

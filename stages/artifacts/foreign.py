@@ -13,6 +13,7 @@ from stages.errors import NumbersBad, UsageError
 BLOCK = 64  # frames that are read, shrunk and forgotten together, at most
 BLOCK_BYTES = 2**25  # that they take, at most, unless one frame is larger
 MAX_FRAMES = 100_000  # of one episode: 1.2 GB at 64 x 64
+MAX_PIXELS = 2**25  # of one frame: more than 7,680 x 4,320
 Shrink = Callable[[Frames, str], Frames]  # frames [n, H, W] or [n, H, W, C] as V sees them, of whom
 _KINDS = "uint8 [T + 1, rows, columns], or with 1, 3 or 4 colours as the last axis"
 
@@ -60,7 +61,7 @@ def check_frames(shape: Sequence[int], dtype: Any, source: str) -> None:
     """Refuse what is no column of frames; `shape` is that of the whole column.
 
     Raises:
-        UsageError: floats, axes in another order, or too many frames.
+        UsageError: floats, axes in another order, too many frames, or too large ones.
     """
     whole = np.dtype(dtype) == np.uint8
     picture = len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))
@@ -70,6 +71,12 @@ def check_frames(shape: Sequence[int], dtype: Any, source: str) -> None:
                 f"The episode {source} has {shape[0]:,} frames.",
                 why=f"At most {MAX_FRAMES:,} are read at once.",
                 fix="Cut it into several episodes.",
+            )
+        if shape[1] * shape[2] > MAX_PIXELS:
+            raise UsageError(
+                f"The frames of {source} have {shape[1]:,} x {shape[2]:,} pixels.",
+                why=f"At most {MAX_PIXELS:,} are read at once.",
+                fix="Shrink them first.",
             )
         return
     fix = "Write them as uint8, 0 to 255, rows x columns x colours."
