@@ -191,9 +191,12 @@ class _Taking:
     def _take(self) -> None:
         """Write shard after shard; what is in a whole one is not read again."""
         kept = dict(self.count)
-        writer, num_frames = self._writer(), 0
+        writer, num_frames, done = self._writer(), 0, 0
         for item, read in islice(self.source.episodes(self._shrink), kept["come"], None):
             self.progress.poll()
+            if item > done:  # a film is done when the next one begins, not with its first piece
+                done = item
+                self.progress.emit(Advanced(done, self.source.num_items, "items"))
             episode = read()
             kept["come"] += 1
             if episode is None:
@@ -203,11 +206,11 @@ class _Taking:
             if num_frames >= SHARD_FRAMES:
                 self._put(writer, kept)
                 writer, num_frames = self._writer(), 0
-            self.progress.emit(Advanced(item + 1, self.source.num_items, "items"))
         if num_frames:
             self._put(writer, kept)
         elif kept != self.count:  # nothing but empty ones came behind the last shard
             self._count(kept)
+        self.progress.emit(Advanced(self.source.num_items, self.source.num_items, "items"))
 
     def _record(self, item: int, episode: ForeignEpisode, kept: dict[str, int]) -> EpisodeRecord:
         inside = check_within(episode.actions, self.spec, episode.name)

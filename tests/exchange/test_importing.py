@@ -12,6 +12,7 @@ from stages.artifacts.episodes import EpisodeSet
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, WorldSpec
 from stages.errors import ArtifactDamaged, InputsMismatch, Interrupted, NumbersBad, UsageError
+from stages.events import Advanced
 from stages.exchange import importing
 from stages.exchange.importing import asked_for, run
 from stages.rollout import Config, plan
@@ -189,20 +190,59 @@ def test_frames_of_the_size_that_v_sees_count_as_cropped_and_that_is_told(tmp_pa
     np.testing.assert_array_equal(found, np.load(done / "a.npz")["observations"])
 
 
-def test_films_run_no_code_of_the_environment(tmp_path):
-    """A module that there is not is not even looked for."""
-    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+def film(path, count):
+    """A film of so many frames."""
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=20)
         stream.height, stream.width, stream.pix_fmt = 64, 64, "bgr0"
-        for grey in range(5):
+        for grey in range(count):
             shown = np.full((64, 64, 3), grey, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
         container.mux(stream.encode())
+    return str(path)
+
+
+def test_films_run_no_code_of_the_environment(tmp_path):
+    """A module that there is not is not even looked for."""
     world = WorldSpec(env="no_such_module:Mine-v0", engine="gymnasium", crop=(0, 0, 0, 0))
     workspace = Workspace.open(tmp_path / "w", create=True)
-    asked = asked_for("video", [str(tmp_path / "a.mkv")])
+    asked = asked_for("video", [film(tmp_path / "a.mkv", 5)])
     report = run(workspace, asked, Job(world=world, **FAMILY), progress=Listening())
     assert workspace.get(report.artifact).manifest.summary["actions"]["kind"] == "none"
+
+
+class Told(Listening):
+    """Keeps how many items were done each time when something was read."""
+
+    def __init__(self):
+        super().__init__()
+        self.polled = []
+
+    def poll(self):
+        self.polled.append(self.done[-1] if self.done else 0)
+
+    @property
+    def done(self):
+        return [event.done for event in self.events if isinstance(event, Advanced)]
+
+
+def test_a_film_is_done_when_all_of_its_pieces_are(tmp_path):
+    places = [film(tmp_path / "a.mkv", 50), film(tmp_path / "b.mkv", 30)]
+    workspace = Workspace.open(tmp_path / "w", create=True)
+    for films, pieces in ((places[:1], [5]), (places, [5, 3])):
+        heard = Told()
+        asked = asked_for("video", films, cut=10)
+        report = run(workspace, asked, Job(world=NOWHERE, **FAMILY), progress=heard)
+        assert workspace.get(report.artifact).manifest.summary["episodes"] == sum(pieces)
+        assert heard.done == list(range(len(films) + 1))
+        for number, count in enumerate(pieces):  # its first one tells that another is done
+            assert heard.polled.count(number) >= count - 1
+
+
+def test_every_file_counts_even_an_empty_one(tmp_path, folder):
+    heard = Told()
+    bring(tmp_path, folder, progress=heard)
+    assert heard.done == list(range(11))
 
 
 def test_empty_episodes_behind_a_full_shard_are_counted_too(tmp_path, folder, monkeypatch):
