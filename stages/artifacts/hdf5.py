@@ -33,7 +33,6 @@ _SMALL_CHUNK = 2**20  # bytes; what a stored chunk of this size can unpack to do
 _OVERHEAD = 1.01, 1024  # by how much deflate may lengthen what it cannot pack: factor, bytes
 _HEAP = b"GCOL\x01\x00\x00\x00"  # how a collection of texts begins
 _OBJECT = 16  # bytes before every text in it, and before the first
-_MAX_TEXTS = 10_000
 _INDEX, _SIZE = struct.Struct("<H"), struct.Struct("<Q")
 _INDEXED = 8  # bytes of a chunk in the index at least
 _numbers = count()  # of files that are built in memory
@@ -160,7 +159,7 @@ def open_file(path: Path, layout: Layout, *, known: bool = False) -> "h5py.File"
         raise InputMissing(f"{path} is not there.")
     with reading(path):
         if not known:
-            _check_heaps(path)
+            check_heaps(path)
         file = h5py.File(path, "r", locking=False)
         try:
             if not known:
@@ -181,12 +180,15 @@ def reading(path: Path) -> Iterator[None]:
         raise ArtifactDamaged(f"{path} cannot be read as HDF5.", why=f"{error}.") from error
 
 
-def _check_heaps(path: Path) -> None:
+def check_heaps(path: Path) -> None:
     """Refuse a heap of texts in which the library would go round for ever.
 
     It steps from object to object by their sizes, and free space of no bytes leads nowhere
-    (H5HG__cache_heap_deserialize of HDF5 2.0; file format specification, III.E).
+    (H5HG__cache_heap_deserialize of HDF5 2.0; file format specification, III.E). Heaps that lie
+    in each other would be walked again and again: no file has room for more texts than heads.
     """
+    if not path.stat().st_size:
+        return
     num_steps = 0
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         start = content.find(_HEAP)
@@ -198,7 +200,7 @@ def _check_heaps(path: Path) -> None:
                 (size,) = _SIZE.unpack_from(content, place + 8)
                 step = _OBJECT + (size + 7) // 8 * 8 if index else size
                 place, num_steps = place + step, num_steps + 1
-                if step < _OBJECT or num_steps > _MAX_TEXTS:
+                if step < _OBJECT or num_steps > len(content) // _OBJECT:
                     raise _refused(path, "texts", "its heaps of texts lead nowhere")
             start = content.find(_HEAP, start + 1)
 

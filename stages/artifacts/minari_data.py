@@ -25,13 +25,18 @@ from stages.artifacts.foreign import (
     flags_column,
     numbers_column,
 )
-from stages.artifacts.shards import MAX_READ
+from stages.artifacts.hdf5 import check_heaps
+from stages.artifacts.minari_sizes import Told, check_episode
+from stages.artifacts.plain import COUNT, TEXT, fault, optional
 from stages.contracts import ActionSpec
 from stages.errors import ArtifactDamaged, EnvironmentLacks, InputMissing, StageError, UsageError
 
 DATA, METADATA, MAIN = "data", "metadata.json", "main_data.hdf5"
+FORMAT = "hdf5"  # of the package's own; its readers of the others cut long episodes
 LOCAL = Path(".minari") / "datasets"  # below the home, unless MINARI_DATASETS_PATH says otherwise
+Where = tuple[str | int, ...]  # a space among others
 _ID = re.compile(r"[-\w]+-v\d+")
+_RULES = {"total_episodes": COUNT, "data_format": TEXT, "dataset_id": optional(TEXT)}
 
 
 def require_minari() -> None:
@@ -56,14 +61,13 @@ class MinariData:
         """`key` names one of several observations; `spec_of` tells what an action space is."""
         require_minari()
         folder = _found(place)
-        self._storage = _storage(folder)
-        metadata = self._storage.metadata
-        self.name = str(metadata.get("dataset_id", folder.parent.name))
-        self.num_items = int(self._storage.total_episodes)
-        self.key, space = _picture(self._storage.observation_space, key)
-        self.space = space
+        self._storage, metadata = _storage(folder)
+        self.name = metadata.get("dataset_id") or folder.parent.name
+        self.num_items: int = metadata["total_episodes"]
+        self.key = _picture(self._storage.observation_space, key)
         self._actions = spec_of(self._storage.action_space)
         self._main = folder / MAIN
+        self._told = _columns(self._storage, self.key)
         digests = hashlib.sha256()
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             poll()
@@ -87,8 +91,8 @@ class MinariData:
 
     def _episode(self, number: int, shrink: Shrink) -> ForeignEpisode | None:
         source = f"episode {number} of {self.name}"
-        self._check_size(number, source)
         with _reading(source):
+            check_episode(self._main, number, self._told, source)
             (found,) = self._storage.get_episodes([number])
         frames = np.asarray(_inside(found["observations"], self.key))
         check_frames(frames.shape, frames.dtype, source)
@@ -108,38 +112,6 @@ class MinariData:
         pieces = [shrink(frames[at : at + BLOCK], source) for at in range(0, len(frames), BLOCK)]
         return ForeignEpisode(source, np.concatenate(pieces), **columns)
 
-    def _check_size(self, number: int, source: str) -> None:
-        """Refuse what would not fit into memory, or lies in another file, before it is read."""
-        if not self._main.exists():
-            return  # of the format arrow
-        import h5py
-
-        def look(name: str, link: Any) -> None:
-            if not isinstance(link, h5py.HardLink):
-                raise ArtifactDamaged(f"{source} is refused.", why=f"Its {name} is a link.")
-            one = file[name]
-            if isinstance(one, h5py.Dataset) and (
-                one.is_virtual or one.external or one.nbytes > MAX_READ
-            ):
-                raise ArtifactDamaged(
-                    f"{source} is refused.",
-                    why=f"Its {name} take {one.nbytes:,} bytes, or lie in another file.",
-                )
-
-        with _reading(source), h5py.File(self._main, "r", locking=False) as file:
-            root = f"episode_{number}"
-            link = file.get(root, getlink=True)
-            if link is None:
-                raise ArtifactDamaged(f"{source} is missing.")
-            look(root, link)
-            group = file[root]
-            if not isinstance(group, h5py.Group):
-                raise ArtifactDamaged(f"{source} is no group.")
-            links: list[tuple[str, Any]] = []  # nothing may be raised or read in the visit
-            group.visititems_links(lambda *link: links.append(link))
-            for name, inside in links:
-                look(f"{root}/{name}", inside)
-
 
 def _found(place: str) -> Path:
     """The folder with the data: the one named, its `data`, or that of a local id."""
@@ -156,13 +128,22 @@ def _found(place: str) -> Path:
     )
 
 
-def _storage(folder: Path) -> Any:
-    """The package's reader, which is not asked to make the environment."""
+def _storage(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The package's reader, which is not asked to make the environment, and the metadata."""
     from minari import supported_dataset_versions
     from minari.dataset.minari_storage import MinariStorage
 
     with _reading(folder.parent.name):
         told = MinariStorage.read_raw_metadata(folder)
+        wrong = fault(told, _RULES) if isinstance(told, dict) else "it is no object"
+        if wrong:
+            raise ArtifactDamaged(f"{folder / METADATA} is damaged.", why=f"{wrong}.")
+        if told["data_format"] != FORMAT:
+            raise UsageError(
+                f"The data set {folder.parent.name} is of the format {told['data_format']}.",
+                why=f"Of the formats of minari {FORMAT} alone is read.",
+                fix=f"Write it anew as {FORMAT} with minari: docs/own-data.md has the lines.",
+            )
         missing = [one for one in ("observation_space", "action_space") if one not in told]
         if missing:  # the package would make the environment, which runs code that it names
             raise UsageError(
@@ -174,7 +155,8 @@ def _storage(folder: Path) -> Any:
                 f"The data set {folder.parent.name} is of minari {told.get('minari_version')}.",
                 why="The installed package does not read that version.",
             )
-        return MinariStorage.read(folder)
+        check_heaps(folder / MAIN)
+        return MinariStorage.read(folder), told
 
 
 @contextmanager
@@ -194,44 +176,64 @@ def _reading(source: str) -> Iterator[None]:
         ) from error
 
 
-def _picture(space: Any, key: str) -> tuple[tuple[str, ...], Any]:
-    """Where the pictures are in an observation, and their space.
+def _picture(space: Any, key: str) -> tuple[str, ...]:
+    """Where the pictures are in an observation.
 
     Raises:
         UsageError: there are none, several, or not under that name.
     """
-    found = dict(_pictures(space, ()))
+    found = list(_pictures(space))
     if key:
         where = tuple(key.split("/"))
         if where not in found:
             raise UsageError(
                 f"There are no pictures under --observation {key}.", why=_held(space, found)
             )
-        return where, found[where]
+        return where
     if len(found) != 1:
         raise UsageError(
             "The data set has no pictures." if not found else "The data set has several pictures.",
             why=_held(space, found),
             fix="Choose one with --observation KEY." if found else "wm learns from pixels.",
         )
-    return next(iter(found.items()))
+    return found[0]
 
 
-def _held(space: Any, found: Mapping[tuple[str, ...], Any]) -> str:
+def _held(space: Any, found: Sequence[tuple[str, ...]]) -> str:
     names = ", ".join("/".join(where) or "the observation itself" for where in found)
     return f"Pictures of uint8 are: {names}." if found else f"An observation is {space}."
 
 
-def _pictures(space: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _pictures(space: Any) -> Iterator[tuple[str, ...]]:
+    for where, one in _leaves(space, ()):
+        shape = getattr(one, "shape", None) or ()
+        if str(getattr(one, "dtype", "")) == "uint8" and len(shape) in (2, 3):
+            yield tuple(map(str, where))
+
+
+def _leaves(space: Any, where: Where) -> Iterator[tuple[Where, Any]]:
+    """The spaces inside of one, by names and by numbers."""
     inside = getattr(space, "spaces", None)
-    if inside is not None:
-        pairs = inside.items() if isinstance(inside, Mapping) else enumerate(inside)
-        for name, one in pairs:
-            yield from _pictures(one, (*where, str(name)))
-        return
-    shape = getattr(space, "shape", None) or ()
-    if str(getattr(space, "dtype", "")) == "uint8" and len(shape) in (2, 3):
+    if inside is None:
         yield where, space
+        return
+    for name, one in inside.items() if isinstance(inside, Mapping) else enumerate(inside):
+        yield from _leaves(one, (*where, name))
+
+
+def _columns(storage: Any, key: tuple[str, ...]) -> Told:
+    """What the package would decode, by its place in the file."""
+    from minari.dataset.minari_storage import is_image_space
+
+    jpegs, picture = {}, ("observations", *key)
+    for column in ("observations", "actions"):
+        for where, space in _leaves(getattr(storage, f"{column[:-1]}_space"), ()):
+            names = [f"_index_{name}" if isinstance(name, int) else name for name in where]
+            if storage.jpeg_encoding and is_image_space(space):
+                jpegs[(column, *names)] = space.shape
+            if column == "observations" and tuple(map(str, where)) == key:
+                picture = (column, *names)
+    return Told(picture, jpegs)
 
 
 def _inside(observations: Any, where: Sequence[str]) -> Any:
@@ -279,7 +281,7 @@ def write_minari(
             data,
             observation_space=spaces[0],
             action_space=spaces[1],
-            data_format="hdf5",
+            data_format=FORMAT,
             jpeg_encoding=False,
         )
         version = minari.__version__

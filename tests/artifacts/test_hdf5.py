@@ -8,6 +8,7 @@ import pytest
 from artifact_samples import episodes_image, latent_episode, run_python
 
 from stages.artifacts.episodes import EpisodeShard
+from stages.artifacts.hdf5 import check_heaps
 from stages.artifacts.latents import LatentShard, latents_image
 from stages.errors import ArtifactDamaged
 
@@ -207,3 +208,18 @@ def test_a_writer_that_was_given_up_does_not_stand_in_the_way():
     both = latents_image([latent_episode(1, 5)]), latents_image([latent_episode(1, 5)])
     assert both[0] == both[1]
     assert held.value
+
+
+def test_as_many_texts_as_a_file_has_room_for_are_walked(tmp_path):
+    """A picture in JPEG is one; heaps that lie in each other have no end of them."""
+    path = tmp_path / "many.h5"
+    with h5py.File(path, "w") as file:
+        file["texts"] = np.array([f"{number}" for number in range(12_000)], dtype=object)
+    check_heaps(path)
+    head = b"GCOL\x01\0\0\0" + (2**40).to_bytes(8, "little")  # as long as the file
+    text = b"\x01\0" + bytes(6) + len(head).to_bytes(8, "little") + head
+    path.write_bytes(text * 1500)  # as many heaps, and in each the texts of all that follow
+    with pytest.raises(ArtifactDamaged, match="heaps of texts"):
+        check_heaps(path)
+    path.write_bytes(b"")
+    check_heaps(path)
