@@ -1,19 +1,17 @@
 """Several workspaces beside each other: seeds of one experiment together, experiments overlaid."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from stages.artifacts.artifact import Artifact
-from stages.artifacts.canonical import canonical_json
 from stages.events import Scalar
 from stages.report import markup
 from stages.report.again_part import whole_commands
 from stages.report.charts import Line, Row, curves, dots
-from stages.report.drawing import NUM_COLOURS
 from stages.report.gathering import (
     Seen,
     Series,
@@ -24,7 +22,7 @@ from stages.report.gathering import (
     returns_of,
     search,
 )
-from stages.report.labelling import told_apart
+from stages.report.grouping import Group, called_apart, grouped, same_seeds
 from stages.report.markup import code, figure, section, shown, tag
 from stages.report.page import document, troubles
 from stages.report.statistics import (
@@ -39,18 +37,8 @@ from stages.report.statistics import (
 
 TITLE = "Comparison of workspaces"
 HINT = "Nothing here has got so far."
-MOST_NAMED = 60  # characters of a group's settings in its name
 
 Read = Callable[[Seen], Series | None]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Workspaces that differ in nothing but the seed."""
-
-    name: str
-    runs: Sequence[Seen]
-    colour: int
 
 
 def compare(seen: Sequence[Seen]) -> bytes:
@@ -62,11 +50,12 @@ def compare(seen: Sequence[Seen]) -> bytes:
         tag("h1", TITLE),
         tag(
             "p",
-            f"{len(seen)} workspaces by their settings: {words}. Workspaces of a group differ in "
-            "the seed alone.",
+            f"{len(seen)} workspaces by their settings and imports: {words}. Workspaces of a group "
+            "differ in the seed alone.",
             class_="lead",
         ),
         *_worlds(seen),
+        *same_seeds(groups),
         *(element for one in seen for element in troubles(one)),
     ]
     return document(TITLE, above, parts)
@@ -80,44 +69,9 @@ def _worlds(seen: Sequence[Seen]) -> list[Element]:
     return [tag("p", f"Returns of {', '.join(found)} cannot be compared with each other.")]
 
 
-def grouped(seen: Sequence[Seen]) -> list[Group]:
-    """Workspaces by their settings, in the order in which they were named."""
-    found: dict[bytes, list[Seen]] = {}
-    for one in seen:
-        settings = one.prepared.settings
-        sections = {name: asdict(section) for name, section in settings.sections.items()}
-        told = {"family": settings.family, "recipe": settings.recipe, **sections}
-        found.setdefault(canonical_json(told), []).append(one)
-    names = [_name(runs[0]) for runs in found.values()]
-    called = _called(seen)
-    fuller = [
-        f"{name} ({called[runs[0].place]})"
-        for name, runs in zip(names, found.values(), strict=True)
-    ]
-    return [
-        Group(name, runs, number % NUM_COLOURS)
-        for number, (name, runs) in enumerate(
-            zip(told_apart(names, fuller), found.values(), strict=True)
-        )
-    ]
-
-
-def _called(seen: Sequence[Seen]) -> dict[str, str]:
-    """Place -> what a workspace is called: its folder, or all of its place where two are alike."""
-    places = [one.place for one in seen]
-    return dict(zip(places, told_apart([one.name for one in seen], places), strict=True))
-
-
-def _name(seen: Seen) -> str:
-    stored = seen.workspace.settings() or {}
-    words = [seen.prepared.job.recipe, seen.prepared.job.preset, *stored.get("overrides", ())]
-    name = " ".join(word for word in words if word)
-    return name if len(name) <= MOST_NAMED else f"{name[:MOST_NAMED]}…"
-
-
 def _scores(groups: Sequence[Group]) -> Element:
     told = [(group, [(one, _returns(one)) for one in group.runs]) for group in groups]
-    called = _called([one for group in groups for one in group.runs])
+    called = called_apart([one for group in groups for one in group.runs])
     summaries: list[tuple[Scalar, ...]] = []
     rows: list[Row] = []
     together: list[Row] = []
@@ -305,7 +259,7 @@ def _of_search(seen: Seen, x: str, y: str) -> Series | None:
 
 def _model_table(groups: Sequence[Group]) -> Element:
     columns = ("workspace", "group", "seed", "V error", "M nats", "selected", "return", "± s.e.")
-    called = _called([one for group in groups for one in group.runs])
+    called = called_apart([one for group in groups for one in group.runs])
     rows = [
         (
             called[one.place],

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pages
@@ -149,3 +150,42 @@ def test_folders_of_one_name_and_settings_told_late_are_told_apart(micro_workspa
         assert first != second
     table = [row[0] for row in page.rows() if len(row) == 8 and row[2] == "7"]
     assert table == list(map(str, places))
+
+
+def data_set(folder, seed):
+    """Two short episodes as files."""
+    folder.mkdir()
+    for number in range(2):
+        random = np.random.default_rng([seed, number])
+        shown = random.integers(0, 256, (9, 64, 64, 3), dtype=np.uint8)
+        np.savez(folder / f"{number}.npz", observations=shown, actions=np.arange(8) % 2)
+    return str(folder)
+
+
+def test_imports_of_other_data_are_no_seeds_of_each_other(tmp_path):
+    """Settings say nothing of the data: those of two folders would be averaged as two seeds."""
+    mine, other = data_set(tmp_path / "mine", 0), data_set(tmp_path / "other", 1)
+    (tmp_path / "moved").mkdir()
+    moved = shutil.copytree(mine, tmp_path / "moved" / "as-it-was")
+    whole, part = (), ("--crop", "0,60,0,64")
+    made = (("a", mine, 0, whole), ("b", other, 0, whole), ("c", str(moved), 1, whole))
+    for name, data, seed, crop in (*made, ("d", mine, 2, part)):
+        words = ["import", "npz", data, "-w", str(tmp_path / name), "--seed", str(seed), *crop]
+        assert run([*words, "--preset", "debug"]) == 0
+    copied(tmp_path / "a", tmp_path / "e")
+
+    def compared_with(*names):
+        target = tmp_path / "all.html"
+        assert run(["report", *(str(tmp_path / name) for name in names), "--out", str(target)]) == 0
+        page = pages.read(target.read_bytes())
+        assert pages.faults(page) == []
+        groups = [int(row[1]) for row in page.rows() if len(row) == 8 and row[1].isdigit()]
+        return groups, page.all("header")[0].text
+
+    groups, told = compared_with("a", "b", "c", "d")
+    assert groups == [2, 1, 1], "a and c are seeds of each other"
+    assert "imported debug (2)" not in told, "names of two groups are told apart"
+    assert "same seed" not in told
+    groups, told = compared_with("c", "a", "e")
+    assert groups == [3]
+    assert "a, e of imported debug have the same seed, 0." in told
