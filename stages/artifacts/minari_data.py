@@ -222,17 +222,16 @@ def _leaves(space: Any, where: Where) -> Iterator[tuple[Where, Any]]:
 
 
 def _columns(storage: Any, key: tuple[str, ...]) -> Told:
-    """What the package would decode, by its place in the file."""
+    """What the package would decode, by its place in the file; actions are never pictures."""
     from minari.dataset.minari_storage import is_image_space
 
-    jpegs, picture = {}, ("observations", *key)
-    for column in ("observations", "actions"):
-        for where, space in _leaves(getattr(storage, f"{column[:-1]}_space"), ()):
-            names = [f"_index_{name}" if isinstance(name, int) else name for name in where]
-            if storage.jpeg_encoding and is_image_space(space):
-                jpegs[(column, *names)] = space.shape
-            if column == "observations" and tuple(map(str, where)) == key:
-                picture = (column, *names)
+    jpegs, picture = {}, key
+    for where, space in _leaves(storage.observation_space, ()):
+        names = [f"_index_{name}" if isinstance(name, int) else name for name in where]
+        if storage.jpeg_encoding and is_image_space(space):
+            jpegs[("observations", *names)] = space.shape
+        if tuple(map(str, where)) == key:
+            picture = ("observations", *names)
     return Told(picture, jpegs)
 
 

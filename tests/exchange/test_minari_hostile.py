@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Tuple
 from minari.data_collector import EpisodeBuffer
+from minari.dataset._storages.hdf5_storage import HDF5Storage
 from PIL import Image
 
-from stages.artifacts import minari_sizes
+from stages.artifacts import foreign, minari_sizes
 from stages.artifacts.minari_data import MinariData
 from stages.errors import ArtifactDamaged, UsageError
 from stages.worlds.gymnasium_world import action_spec_of
@@ -132,6 +133,17 @@ def test_pictures_that_are_not_imported_take_memory_too(tmp_path, monkeypatch, p
         put(main, [OTHERS["larger"][0]] * COUNT, f"{FRAMES}/eyes/_index_1")
         with pytest.raises(ArtifactDamaged, match="500"):
             read("eyes/0")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("bound", ["MAX_FRAMES", "MAX_PIXELS"])
+def test_frames_are_counted_before_they_are_decoded(tmp_path, monkeypatch, packed, bound):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    make((noise(), noise()), space=Tuple((PICTURE, PICTURE)), packed=packed)
+    monkeypatch.setattr(foreign, bound, {"MAX_FRAMES": COUNT, "MAX_PIXELS": 40 * 40}[bound] - 1)
+    monkeypatch.setattr(HDF5Storage, "get_episodes", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(UsageError, match="episode 0 of mine-v0 ha"):
+        read("1")
 
 
 def test_one_text_in_all_rows_is_not_read_again_and_again(main):
