@@ -125,7 +125,8 @@ def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     settled = settle(root, request)
     workspace = Workspace.open(root, create=True)
     with workspace.settings_lock:
-        if workspace.settings() != settled.stored:  # another first command was faster
+        there = workspace.settings() if Workspace.exists(root) else None
+        if there != settled.stored:  # another first command was faster, or was refused
             settled = settle(root, request)
         record = settled.stored or _record(settled.settings, request)
         record = {**record, "recipe": asdict(settled.recipe), "precision": settled.precision}
@@ -272,14 +273,14 @@ def _passing(stored: Mapping[str, Any], request: Request) -> tuple[str, ...]:
 
 @contextmanager
 def unbound_on_refusal(prepared: Prepared) -> Iterator[None]:
-    """Let an empty workspace forget settings whose very first command was refused."""
+    """Take back a workspace whose very first command was refused, unless there is work in it."""
     try:
         yield
     except (UsageError, InputMissing, InputsMismatch, EnvironmentLacks):
         if prepared.first:
             with prepared.workspace.settings_lock:
                 if not _in_use(prepared):
-                    prepared.workspace.store_settings(None)
+                    prepared.workspace.forget()
         raise
 
 

@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stages import IMPORT, stage_named
 from stages.agents import AgentFiles, Parameters, action_spec, check_engine, lineage, trained_agent
 from stages.artifacts.fitting import check_world
@@ -211,7 +209,7 @@ def _record(
         metrics.finished(number, Tally.of(shard))
     executor = LocalExecutor(resolve_workers(job.resources.workers))
     with executor, keeping(lambda: f"{done} of {total} episodes are recorded and kept."):
-        progress.emit(Advanced(done, total, "episodes"))
+        progress.emit(Advanced(done, total, "episodes", tallies.latest))
         numbers = {task.name: number for number, task in enumerate(tasks)}
         work = [Task(task.name, record_shard, task, named_seeds(task.seeds)) for task in missing]
         deadline = job.resources.stall_seconds
@@ -220,8 +218,7 @@ def _record(
             done += seen.num_episodes
             monotony.see(seen)
             metrics.finished(numbers[str(finished.key)], tally)
-            latest = f"mean return {np.mean(tally.returns):.4g}"
-            progress.emit(Advanced(done, total, "episodes", latest))
+            progress.emit(Advanced(done, total, "episodes", tallies.latest))
     progress.emit(Doing("measuring what the episodes cover"))
 
 

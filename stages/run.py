@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from stages import Stage
 from stages.agents import action_spec
+from stages.artifacts.fitting import check_actions_known
 from stages.artifacts.producing import Plan
 from stages.contracts import NO_WORLD
 from stages.errors import InputMissing, InputsMismatch, UsageError
@@ -30,6 +31,8 @@ def run_all(prepared: Prepared, *, progress: Monitor) -> Report:
                 )
                 made[-1][stage.writes] = report.artifact or ""
                 reports.append(report)
+                if stage.writes == "rollouts":  # films: what comes after V would be refused
+                    check_actions_known([told.workspace.get(made[-1][stage.writes])])
     return _summed_up(prepared, reports, made)
 
 

@@ -129,16 +129,28 @@ def changes(ctx: typer.Context, incomplete: str) -> Iterable[str]:
     from stages.settings.schema import describe
 
     key, equals, _ = incomplete.partition("=")
-    for row in describe(sections(_recipe(ctx).family)):
-        if equals and row.key != key:
-            continue
+    rows = describe(sections(_recipe(ctx).family))
+    found = [row for row in rows if (row.key == key if equals else row.key.startswith(key))]
+    for row in found:
         choices = row.limits.split(" | ") if " | " in row.limits else []
         choices = choices or (["true", "false"] if row.type == "true or false" else [])
-        if equals or row.key == key:
+        if row.key == "rollout.policy":
+            from stages.control.data_policies import DATA_POLICIES
+
+            choices = [*DATA_POLICIES, *_ids(ctx, ("control",))]
+        yield from [] if equals else [f"{row.key}="]
+        if equals or len(found) == 1:  # with its values: behind a lone `key=` comes a blank
             yield from (
                 f"{row.key}={choice}" for choice in choices or [row.default.replace(" ", "")]
             )
-        yield from [] if equals else [f"{row.key}="]
+
+
+@offering
+def trackers(_ctx: typer.Context, _incomplete: str) -> Iterable[str]:
+    """Where --track shows metrics."""
+    from stages.tracking.protocol import KINDS
+
+    return list(KINDS)
 
 
 @offering

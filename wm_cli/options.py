@@ -266,6 +266,7 @@ class StageOptions(SettingOptions):
             "--track",
             metavar="TRACKER",
             rich_help_panel=OUTPUT,
+            autocompletion=completing.trackers,
             help="Show metrics and pictures in tensorboard too. Repeatable.",
         ),
     ] = None

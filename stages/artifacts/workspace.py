@@ -13,6 +13,7 @@ from stages.artifacts.disk import (
     explained,
     make_folder,
     read_file,
+    remove_file,
     remove_stale_temporaries,
     write_file,
 )
@@ -91,10 +92,15 @@ class Workspace:
         with repairable(_PUT_BACK):
             return settings_in(content, source=str(path))
 
-    def store_settings(self, settings: Mapping[str, Any] | None) -> None:
-        """Store what later commands inherit; None forgets it. Hold `settings_lock`."""
+    def store_settings(self, settings: Mapping[str, Any]) -> None:
+        """Store what later commands inherit. Hold `settings_lock`."""
         assert self._settings_lock.held, "settings are stored under their lock"
         self._store(settings)
+
+    def forget(self) -> None:
+        """Be no workspace any more; for one without work, under its `settings_lock`."""
+        assert self._settings_lock.held, "settings are stored under their lock"
+        remove_file(self.root / WORKSPACE)
 
     def work_with(self, settings: Mapping[str, Any]) -> None:
         """Say with which stored settings this process works."""
@@ -216,7 +222,7 @@ class Workspace:
         """
         if self._own_settings is not None:
             with self._settings_lock:
-                stored = self.settings()
+                stored = self.settings() if self.exists(self.root) else None
                 if stored is None:
                     self._store(self._own_settings)
                 else:

@@ -10,7 +10,7 @@ from stages.artifacts.disk import explained
 from stages.artifacts.lock import RUNNING
 from stages.artifacts.manifest import is_payload_name
 from stages.artifacts.state import STATE
-from stages.artifacts.workspace import KINDS, Workspace
+from stages.artifacts.workspace import KINDS, LOCK, Workspace
 from stages.errors import StageError
 from stages.events import Monitor, Noted, Report, Scalar, Table, number_text
 from stages.inspection.expectations import Expectation, expectations, visitor
@@ -40,7 +40,9 @@ def look(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     Raises:
         UsageError: there is something else at `root`.
     """
-    if root.exists() and not _is_empty(root):
+    if not Workspace.exists(root) and (not root.exists() or _is_empty(root)):
+        progress.emit(Noted(f"There is no workspace at {root} yet: this is what one would hold."))
+    else:
         Workspace.open(root)
     settled = settle(root, request)
     for remark in settled.remarks:
@@ -233,5 +235,9 @@ def num_bytes(artifact: Artifact) -> int:
 
 
 def _is_empty(root: Path) -> bool:
+    """Whether it is a folder with nothing in it but what a refused first command leaves: locks."""
     with explained("read", root):
-        return root.is_dir() and not any(root.iterdir())
+        return root.is_dir() and all(
+            path.name == LOCK or (path.name in KINDS and {x.name for x in path.iterdir()} <= {LOCK})
+            for path in root.iterdir()
+        )

@@ -135,7 +135,7 @@ def count(axis: "Axis") -> None:
     """Let an axis name whole numbers alone."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+    axis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
     axis.set_major_formatter(_counted)
 
 

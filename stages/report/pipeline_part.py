@@ -60,7 +60,8 @@ def _picture(seen: Seen, layout: str) -> Element:
     drawn: list[Element] = []
     for place, (stage, found) in enumerate(zip(stages, columns, strict=True)):
         x, y = (place * steps[0], 0) if across else (0, place * (steps[1] + head))
-        drawn.append(tag("text", _title(stage), x=x + 2, y=y + 15, class_="stage"))
+        beside = 2 if across else BOX[0] // 2 + 8  # right of the arrow that comes from above
+        drawn.append(tag("text", _title(stage), x=x + beside, y=y + 15, class_="stage"))
         for level, one in enumerate(found):
             left, top = (x, y + head + level * steps[1]) if across else (level * steps[0], y + head)
             box = _Box(one, left, top)
@@ -81,7 +82,7 @@ def _picture(seen: Seen, layout: str) -> Element:
         )
     else:
         size = (
-            depth * steps[0] - GAP[0] + bends * BEND,
+            max(depth, 2) * steps[0] - GAP[0] + bends * BEND,  # no larger than other text
             len(stages) * (steps[1] + head) - GAP[1],
         )
     told = "; ".join(

@@ -68,6 +68,11 @@ class Tallies:
         """Mean return of all episodes so far."""
         return float(np.mean(self._returns))
 
+    @property
+    def latest(self) -> str:
+        """What progress shows; empty before the first line."""
+        return f"mean return {self.mean:.4g}" if self._returns else ""
+
 
 def cover(shards: Iterable[Recorded]) -> dict[str, Scalar]:
     """Episodes, steps and returns; where it is known, shares of the track and off the road."""

@@ -280,7 +280,7 @@ def test_work_does_not_begin_under_settings_that_another_command_has_stored(tmp_
         assert f"{name}: {value} now, {mine[name]} here" in refusal.value.why
         assert workspace.partials("rollouts") == []
     with workspace.settings_lock:
-        workspace.store_settings(None)
+        workspace.forget()
     with workspace.lock("rollouts"):
         workspace.begin("rollouts", identity())
     assert workspace.settings() == mine, "stored again"

@@ -116,16 +116,23 @@ def test_ids_of_the_workspace_that_is_meant(offers, recorded, tmp_path):
 
 
 def test_settings_and_their_values(offers):
-    assert offers("wm", "run", "--set", "vision.la") == ["vision.latent_size="]
+    assert offers("wm", "run", "--set", "vision.la") == ["vision.latent_size=", "vision.latent_size=32"]
+    assert offers("wm", "run", "--set", "vision.l") == [
+        "vision.latent_size=",
+        "vision.learning_rate=",
+        "vision.log_every=",
+    ]
+    assert offers("wm", "run", "--set", "rollout.policy", "=", "hold") == ["hold", "hold-long"]
     assert offers("wm", "run", "--set", "world.engine", "=", "gymnasium-") == ["gymnasium-fast"]
     assert offers("wm", "run", "--set", "control.random_start", "=") == ["true", "false"]
     with_value = offers("wm", "run", "--set", "memory.hidden_size")
-    assert with_value == ["memory.hidden_size=256", "memory.hidden_size="]
+    assert with_value == ["memory.hidden_size=", "memory.hidden_size=256"]
 
 
 def test_choices_of_other_options(offers):
     assert offers("wm", "train-vision", "--device", "c") == ["cpu", "cuda"]
     assert offers("wm", "play", "dr") == ["dream"]
+    assert offers("wm", "run", "--track", "") == ["tensorboard"]
     assert "train-vision" in offers("wm", "bench", "")
 
 
@@ -172,6 +179,7 @@ def test_nothing_heavy_is_loaded(tmp_path):
         ("wm config --set world.engine=gymnasium-f\t", "world.engine=gymnasium-fast "),
         ("wm show -w w roll\t", "wm show -w w rollouts/0001 "),
         ("wm verify -w pla\t", "wm verify -w places/"),
+        ("wm run --set vision.ste\t7", "wm run --set vision.steps=7"),
     ],
 )
 def test_tab_is_pressed_in_a_real_bash(path, script, recorded, tmp_path, typed, line):
