@@ -116,7 +116,10 @@ def test_ids_of_the_workspace_that_is_meant(offers, recorded, tmp_path):
 
 
 def test_settings_and_their_values(offers):
-    assert offers("wm", "run", "--set", "vision.la") == ["vision.latent_size=", "vision.latent_size=32"]
+    assert offers("wm", "run", "--set", "vision.la") == [
+        "vision.latent_size=",
+        "vision.latent_size=32",
+    ]
     assert offers("wm", "run", "--set", "vision.l") == [
         "vision.latent_size=",
         "vision.learning_rate=",
