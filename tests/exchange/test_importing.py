@@ -5,6 +5,7 @@ from contextlib import closing
 import av
 import numpy as np
 import pytest
+from command_line import wm
 from listening import Listening
 from PIL import Image
 
@@ -263,3 +264,13 @@ def test_a_damaged_import_is_not_passed_over_for_an_older_one(tmp_path, folder):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ArtifactDamaged, match="rollouts/0002"):
         plan(Workspace.open(workspace.root), Config(), Job(world=NOWHERE, **FAMILY))
+
+
+def test_an_import_that_is_refused_first_leaves_no_workspace(tmp_path, folder):
+    """Otherwise the next `wm run` there would drive the world of the default recipe."""
+    root = tmp_path / "new"
+    wm("import", "npz", tmp_path / "mistyped", "-w", root, "--preset", "debug", code=3)
+    assert not (root / "workspace.json").exists()
+    assert "There is no workspace at" in wm("status", "-w", root).said
+    wm("import", "npz", folder, "-w", root, "--preset", "debug")
+    assert "recipe imported" in wm("status", "-w", root).said
