@@ -36,7 +36,8 @@ class FilmData:
         for path in self._paths:
             poll()
             if not path.is_file():
-                raise InputMissing(f"There is no film at {path}.")
+                fix = f"Name the files in it: {path}/*.mp4" if path.is_dir() else ""
+                raise InputMissing(f"There is no film at {path}.", fix=fix)
             digests.update(f"{digest_file(path)}\n".encode())
         self.content = digests.hexdigest()
         self.num_items = len(self._paths)
