@@ -267,9 +267,9 @@ def test_the_guides_commands_run(sandbox, micro_workspace, name):
 def check_tutorial(folder: Path, told: str) -> None:
     made = folder / "data/workspaces/tutorial"
     assert all((made / kind / "0001/manifest.json").exists() for kind in KINDS)
-    made = folder / "data/workspaces"
-    assert {"recorded.mp4", "dream.mp4"} <= {path.name for path in made.iterdir()}
-    assert (made / "my-agent/manifest.json").exists()
+    beside = made.parent
+    assert {"recorded.mp4", "dream.mp4"} <= {path.name for path in beside.iterdir()}
+    assert (beside / "my-agent/manifest.json").exists()
     assert str(made / "vision/0001/reconstructions.png") in told
     assert "Everything is up to date." in told
 

@@ -40,9 +40,7 @@ def look(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     Raises:
         UsageError: there is something else at `root`.
     """
-    if not Workspace.exists(root) and (not root.exists() or _is_empty(root)):
-        progress.emit(Noted(f"There is no workspace at {root} yet: this is what one would hold."))
-    else:
+    if Workspace.exists(root) or (root.exists() and not _is_empty(root)):
         Workspace.open(root)
     settled = settle(root, request)
     for remark in settled.remarks:
@@ -67,6 +65,8 @@ def status(prepared: Prepared) -> Report:
     rounds = [rounds_table(workspace, made)] if len(made) > 1 else []
     waiting = [one.stage.name for one in conditions if one.state != "fresh"]
     note = "Everything is up to date." if not waiting else "`wm run` makes what is not fresh."
+    if not Workspace.exists(workspace.root):
+        note = f"There is no workspace at {workspace.root} yet; `wm run` makes it."
     return Report(
         command="status",
         path=str(workspace.root),
