@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from stages.artifacts.artifact import Artifact
 from stages.artifacts.disk import digest_file
 from stages.artifacts.partial import Partial
 from stages.artifacts.weights import pack_tensors, unpack_tensors
-from stages.contracts import ActionSpec, WorldSpec
-from stages.control.config import Config
+from stages.contracts import ActionSpec, Job, WorldSpec
+from stages.control.config import FIRST, Config
 from stages.errors import InputsMismatch, UsageError
 from stages.trials import DreamFiles, load_memory
 
@@ -27,6 +27,8 @@ BASIS = "basis.safetensors"  # mean and directions of the space that a search mo
 BASIS_STEPS = 40_000  # recorded steps from which it is computed
 STARTS = "starts.safetensors"  # mu and logvar of first frames, and the reward of a step
 MAX_STARTS = 1000  # as many as the original kept
+INSIDE = "inside.safetensors"  # the same of any frames, with M's h and c
+MAX_INSIDE = 4096
 
 
 def fitted_basis(
@@ -39,7 +41,8 @@ def fitted_basis(
 ) -> "Basis | None":
     """The space that is searched, computed once and kept in the partial; None: every weight."""
     from stages.artifacts.latents import LatentSet
-    from stages.control.basis import Basis, fit_basis, inputs_of
+    from stages.control.basis import Basis, fit_basis
+    from stages.control.leading import inputs_of
 
     if not latents:
         return None
@@ -57,21 +60,50 @@ def dream_files(
     partial: Partial,
     latents: Sequence[Artifact],
     memory: Artifact,
+    agent: AgentFiles,
     config: Config,
-    world: WorldSpec,
+    job: Job,
     action_spec: ActionSpec,
-    *,
-    device: str,
-) -> DreamFiles:
-    """What a worker needs to dream.
+) -> tuple[DreamFiles, DreamFiles]:
+    """What a worker needs to dream: for candidates, and for the mean vector.
 
     Raises:
         UsageError: nothing says how long a dream may last.
+        InputsMismatch: rewards differ from step to step, and M has no head for them.
     """
-    max_steps = dream_limit(config, world)
-    starts, digest = dream_starts(partial, latents, memory)
-    terms = dream_terms(config, memory, world, max_steps=max_steps)
-    return DreamFiles(str(starts), digest, action_spec, terms, config.precision, device)
+    from stages.training.device import resolve_device
+
+    max_steps = dream_limit(config, job.world)
+    path, digest = dream_starts(partial, latents, memory)
+    terms = dream_terms(config, memory, job.world, max_steps=max_steps)
+    device = str(resolve_device(job.resources.device))
+    whole = DreamFiles(str(path), digest, action_spec, terms, config.precision, device)
+    if config.dream_starts == FIRST:
+        return whole, whole
+    inside = _inside(partial, latents, agent, path, seed=job.seed)
+    limit = job.world.max_frames // job.world.repeat or max_steps
+    return (
+        replace(whole, starts=str(inside), starts_digest=digest_file(inside)),
+        replace(whole, terms=replace(terms, max_steps=limit)),
+    )
+
+
+def _inside(
+    partial: Partial, latents: Sequence[Artifact], agent: AgentFiles, firsts: Path, *, seed: int
+) -> Path:
+    """Where dreams begin inside of recorded episodes; rewards are as with the first frames."""
+    from stages.artifacts.latents import LatentSet
+    from stages.control.leading import places_in
+
+    if not partial.has(INSIDE):
+        model = load_memory(agent)
+        assert model is not None, "config.kinds asks for M"
+        with closing(LatentSet.of(latents)) as source:
+            found = places_in(source, model, count=MAX_INSIDE, seed=seed)
+        tensors, _ = unpack_tensors(firsts)
+        frames = {"mu": found.mu, "logvar": found.logvar, "reward": tensors["reward"]}
+        partial.write(INSIDE, pack_tensors({**frames, **found.inside._asdict()}))
+    return partial.path / INSIDE
 
 
 def dream_limit(config: Config, world: WorldSpec) -> int:

@@ -136,7 +136,6 @@ class _Hunt:
         progress: Monitor,
     ) -> None:
         from stages.control.search_log import SearchLog
-        from stages.training.device import resolve_device
 
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
         note_code(partial, job.world.env, progress)
@@ -157,11 +156,10 @@ class _Hunt:
             check_start(self.start, shape=asdict(self.shape), **told)
         latents = [parent for parent in parents if parent.kind == "latents"]
         progress.emit(Doing("reading the models and how recorded episodes begin"))
-        self.dream = None
+        self.dream = self.whole_dream = None  # of candidates, and of the mean vector
         if config.place == DREAM and memory is not None:  # config.kinds asks for it
-            device = str(resolve_device(job.resources.device))
-            self.dream = dream_files(
-                partial, latents, memory, config, job.world, self.spec, device=device
+            self.dream, self.whole_dream = dream_files(
+                partial, latents, memory, self.agent, config, job, self.spec
             )
         self.basis = None
         if config.components:
@@ -259,8 +257,8 @@ class _Hunt:
             lanes = [Lane(weights, seed, driver) for seed in seeds]
             terms = Terms(config.max_steps[-1])
             dreamt: Sequence[Row] = ()
-            if self.dream:
-                dreamt = self.fleet.drive(f"dream {told}", lanes, terms, dream=self.dream)
+            if self.whole_dream:
+                dreamt = self.fleet.drive(f"dream {told}", lanes, terms, dream=self.whole_dream)
             if self.dreams_alone:
                 self.log.add_selection(self.search, dreamt, dreamt)
                 return

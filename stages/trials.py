@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class DreamFiles:
     """All that a worker needs, besides the agent's files, to dream."""
 
-    starts: str  # path of how recorded episodes begin
+    starts: str  # path of where dreams begin
     starts_digest: str
     action_spec: ActionSpec
     terms: "DreamTerms"
@@ -146,15 +146,17 @@ def cached_dreaming(
     return DreamingMemory(memory, dtype=training_dtype(precision))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # those of candidates, and of the mean vector
 def cached_starts(digest: str, path: str) -> "Starts":
-    """How recorded episodes begin, from a file of which workers look at every byte again."""
-    from stages.worlds.dream import Starts
+    """Where dreams begin, from a file of which workers look at every byte again."""
+    from stages.worlds.dream import Inside, Starts
 
     check_unchanged(Path(path), digest)
     tensors, _ = unpack_tensors(Path(path))
-    reward = tensors["reward"]
-    return Starts(tensors["mu"], tensors["logvar"], float(reward[0]) if len(reward) else None)
+    told = tensors.pop("reward")
+    reward = float(told[0]) if len(told) else None
+    mu, logvar = tensors.pop("mu"), tensors.pop("logvar")
+    return Starts(mu, logvar, reward, Inside(**tensors) if tensors else None)
 
 
 def load_memory(agent: AgentFiles) -> "MDNRNN | None":

@@ -4,23 +4,16 @@ Most of the inputs [z, h] of a trained V and M hardly move, and those that move 
 32 + 256 inputs of CarRacing vary in about 20 directions. A search over one weight per direction,
 each direction scaled to unit variance, needs far fewer frames than one over every weight
 (docs/experiments.md). C itself stays the paper's: `expand` turns a point of the small space into
-all weights. Axes: `n` points, `D` inputs of C, `K` components, `P` parameters of C.
+all weights. Axes: `n` points or inputs, `D` inputs of C, `K` components, `P` parameters of C.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from stages.artifacts.latents import LatentRecord
 from stages.control.controllers import ControllerShape
-from stages.control.pilot import join_features
-from stages.memory.mdn_rnn import MDNRNN
-from stages.training.sequences import LatentSource
 
-LANES = 64  # episodes that M reads side by side
 SMALLEST = 1e-3  # of the largest deviation; flatter directions are left out
 
 Floats = NDArray[np.float64]
@@ -64,48 +57,3 @@ def fit_basis(inputs: NDArray[np.floating], num_components: int, *, centred: boo
     largest = np.abs(directions).argmax(axis=1)
     directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
     return Basis(mean if centred else np.zeros_like(mean), directions)
-
-
-def inputs_of(
-    source: LatentSource, memory: MDNRNN | None, features: str, *, limit: int
-) -> NDArray[np.float32]:
-    """What C would have seen in about `limit` recorded steps, [n, D], with z = mu.
-
-    Computed on one math thread, as C will be driven: more would give other last bits.
-    """
-    lengths = source.lengths
-    chosen = range(0, len(lengths), max(1, int(lengths.sum()) // limit))
-    every = max(1, int(lengths[list(chosen)].sum()) // limit)  # steps of few long episodes
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            rows = [
-                join_features(features, z, h, c)
-                for start in range(0, len(chosen), LANES)
-                for step, (z, h, c) in enumerate(
-                    _unrolled([source.episode(n) for n in chosen[start : start + LANES]], memory)
-                )
-                if step % every == 0
-            ]
-            return torch.cat(rows).numpy()
-    finally:
-        torch.set_num_threads(num_threads)
-
-
-def _unrolled(
-    records: Sequence[LatentRecord], memory: MDNRNN | None
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """z, h and c before each action, of all lanes that have not ended, step after step."""
-    records = sorted(records, key=lambda record: -record.num_steps)  # the live ones come first
-    hidden = memory.shape.hidden_size if memory is not None else 0
-    state = torch.zeros(len(records), hidden), torch.zeros(len(records), hidden)
-    for step in range(records[0].num_steps):
-        live = [record for record in records if record.num_steps > step]
-        z = torch.from_numpy(np.stack([record.mu[step] for record in live]).astype(np.float32))
-        state = state[0][: len(live)], state[1][: len(live)]
-        yield z, *state
-        if memory is not None:
-            actions = torch.from_numpy(np.stack([record.actions[step] for record in live]))
-            restart = torch.full((len(live),), step == 0) if memory.shape.restart_flag else None
-            state = memory.advance(z, actions, state, restart)

@@ -11,8 +11,17 @@ if TYPE_CHECKING:
     from stages.control.pilot import PilotShape
 
 
+FIRST, ANYWHERE = "first", "anywhere"  # where dreams begin
 WORLD, DREAM, ORACLE = PLACES = ("world", "dream", "oracle")
-OF_DREAMS = ("temperature", "dream_steps", "dream_end", "dream_dropout", "dream_lanes", "precision")
+OF_DREAMS = (
+    "temperature",
+    "dream_starts",
+    "dream_steps",
+    "dream_end",
+    "dream_dropout",
+    "dream_lanes",
+    "precision",
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,12 @@ class Config:
         choices=PLACES,
     )
     temperature: float = setting(1.0, doc="of the dream: how much M's doubts count", low=0.0)
+    dream_starts: str = setting(
+        "first",
+        doc="where candidates' dreams begin: at recorded first frames, or at any recorded frame, "
+        "with what M remembers of the episode; the mean vector's are whole episodes",
+        choices=(FIRST, ANYWHERE),
+    )
     dream_steps: int = setting(
         0, doc="actions after which a dream is cut; 0: the world's time limit", low=0
     )

@@ -8,6 +8,7 @@ Axes: `B` lanes, `n` of them live, `Z` latent size, `H` units of M, `E` recorded
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,11 +31,20 @@ DIVERGED = "diverged"  # fact: the dream was lost in huge numbers, which ended i
 
 @dataclass(frozen=True)
 class Starts:
-    """How recorded episodes begin, and what each of their steps earned."""
+    """Where dreams begin in recorded episodes, and what each of their steps earned."""
 
-    mu: NDArray[np.float32]  # [E, Z] of first frames
+    mu: NDArray[np.float32]  # [E, Z] of the frame there
     logvar: NDArray[np.float32]  # [E, Z]
     reward: float | None  # that every recorded step earned; None: they differ
+    inside: "Inside | None" = None  # where not all of them are first frames
+
+
+class Inside(NamedTuple):
+    """What M remembers of the episodes before E starts."""
+
+    h: NDArray[np.float32]  # [E, H]
+    c: NDArray[np.float32]  # [E, H]
+    first: Mask  # [E], first frames, before which there is nothing
 
 
 @dataclass(frozen=True)
@@ -73,19 +83,24 @@ class DreamWorld:
         self._mu, self._logvar = (
             torch.from_numpy(part).to(self._device) for part in (starts.mu, starts.logvar)
         )
-        self._reward = starts.reward
+        self._reward, inside = starts.reward, starts.inside
+        self._inside = [torch.from_numpy(part).to(self._device) for part in inside or ()]
         self._seeds = torch.zeros(0, dtype=torch.int64)
         self._num_steps = 0
         self._ended = self._cut = self._diverged = self.live
 
     def reset(self, seeds: Sequence[int]) -> NDArray[np.float32]:
-        """Begin one dream per seed as some recorded episode began; z [B, Z]."""
+        """Begin one dream per seed at some recorded frame; z [B, Z]."""
         self._seeds = torch.tensor(check_seeds(seeds), device=self._device)
         num_lanes, size = len(self._seeds), self._mu.shape[1]
         chosen = (uniforms(self._seeds, 0, 1, stream=FIRST)[:, 0] * len(self._mu)).long()
         spread = torch.exp(self._logvar[chosen] / 2)
         self.latent = self._mu[chosen] + spread * normals(self._seeds, 0, size, stream=NOISE)
         self.state = self._memory.model.initial_state(num_lanes)
+        self._first = torch.ones(num_lanes, dtype=torch.bool, device=self._device)
+        if self._inside:
+            h, c, self._first = (part[chosen] for part in self._inside)
+            self.state = h, c
         self._kept = self._masks()
         self._num_steps = 0
         self.live = np.ones(num_lanes, dtype=np.bool_)
@@ -142,7 +157,7 @@ class DreamWorld:
         z, h, c = before
         seeds = self._seeds[rows]
         kept_z, kept_h = (kept[rows] if len(kept) else 1.0 for kept in self._kept)
-        restart = torch.full((len(rows),), self._num_steps == 1, device=self._device)
+        restart = self._first[rows] & (self._num_steps == 1)
         vectors = torch.from_numpy(self.action_spec.vectors(actions)).to(self._device)
         flag = restart if memory.shape.restart_flag else None
         h, c = memory.advance(z * kept_z, vectors, (h * kept_h, c), flag)

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from latent_episodes import Recorded
 from oracles import world_models_numpy as oracle
 
-from stages.artifacts.latents import LatentRecord
-from stages.control.basis import Basis, fit_basis, inputs_of
+from stages.control.basis import Basis, fit_basis
 from stages.control.controllers import Controllers, ControllerShape
+from stages.control.leading import inputs_of
 from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
 
 
@@ -61,29 +62,6 @@ def test_an_expanded_controller_answers_as_the_small_one_on_whitened_inputs(hidd
 def test_a_controller_without_bias_is_not_given_one():
     basis = fit_basis(correlated(), 3, centred=False)
     assert not basis.mean.any()
-
-
-class Recorded:
-    """Episodes of different lengths with random latents."""
-
-    def __init__(self, lengths):
-        self.lengths = np.array(lengths)
-        random = np.random.default_rng(3)
-        self.records = [
-            LatentRecord(
-                seed=number,
-                mu=random.standard_normal((length + 1, 4)).astype(np.float16),
-                logvar=np.zeros((length + 1, 4), dtype=np.float16),
-                actions=random.standard_normal((length, 2)).astype(np.float32),
-                rewards=np.zeros(length),
-                terminations=np.zeros(length, dtype=bool),
-                truncations=np.zeros(length, dtype=bool),
-            )
-            for number, length in enumerate(lengths)
-        ]
-
-    def episode(self, number):
-        return self.records[number]
 
 
 def expected_rows(record, weights):

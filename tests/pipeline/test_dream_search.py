@@ -72,6 +72,21 @@ def test_temperature_makes_another_dream_and_another_artifact(dreamt, tmp_path):
     assert (again["artifact"], again["up_to_date"]) == ("control/0002", True)
 
 
+def test_candidates_may_begin_anywhere_and_the_mean_vector_does_not(dreamt, tmp_path):
+    root = tmp_path / "workspace"
+    shutil.copytree(dreamt, root)
+    anywhere = ("--set", "control.dream_starts=anywhere", "--set", "control.dream_steps=7")
+    wm("train-control", "-w", root, *DREAM, *anywhere, "--workers", 2)
+    records = log_of(root, "control/0003")
+    assert records[0]["asked"] == log_of(root, "control/0002")[0]["asked"]
+    assert all(0 < value <= 7 for r in records for value in r.get("fitness", ()))
+    (score,) = [r for r in records if "dreamt" in r]
+    assert max(score["dreamt"]) > 7, "a whole episode, as the one in the game beside it"
+    again = copied(root, tmp_path / "again", before="control")
+    wm("train-control", "-w", again, *DREAM, *anywhere, "--workers", 1)
+    assert payload(again, "control/0001") == payload(root, "control/0003")
+
+
 def test_what_was_learnt_in_the_dream_is_evaluated_in_the_game(dreamt, tmp_path):
     root = tmp_path / "workspace"
     shutil.copytree(dreamt, root)

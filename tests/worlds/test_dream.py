@@ -1,6 +1,7 @@
 """The dream against a plain loop per lane with the reference sampler, and against its contract."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
 from stages.memory.mixture import sample
 from stages.memory.noise import normals, uniforms
 from stages.worlds import dream
-from stages.worlds.dream import DreamTerms, DreamWorld, Starts
+from stages.worlds.dream import DreamTerms, DreamWorld, Inside, Starts
 
 Z, A, H = 4, 1, 12
 SHAPE = MDNRNNShape(Z, A, H, 3, end_head=True, restart_flag=True)
@@ -43,9 +44,9 @@ def starts(reward=1.0, number=7):
     return Starts(mu, np.full((number, Z), -3.0, dtype=np.float32), reward)
 
 
-def build(model=None, *, reward=1.0, **terms):
+def build(model=None, *, reward=1.0, begun=None, **terms):
     kept = DreamTerms(**{"max_steps": 30, **terms})
-    return DreamWorld(DreamingMemory(model or lively()), starts(reward), SPEC, kept)
+    return DreamWorld(DreamingMemory(model or lively()), begun or starts(reward), SPEC, kept)
 
 
 def steering(seed, step):
@@ -67,17 +68,20 @@ def dreamt(world, seeds, *, steps=30):
     return np.stack(seen), np.stack(rewards), last
 
 
-def plain(model, seed, terms, *, reward=1.0):
+def plain(model, seed, terms, *, reward=1.0, begun=None):
     """One lane by M's own methods and the reference sampler: latents, rewards, ended, cut."""
-    begun, key = starts(reward), torch.tensor([seed])
+    begun, key = begun or starts(reward), torch.tensor([seed])
     which = int(uniforms(key, 0, 1, stream=dream.FIRST)[0, 0] * len(begun.mu))
     z = torch.from_numpy(begun.mu[which : which + 1])
     z = z + math.exp(-1.5) * normals(key, 0, Z, stream=dream.NOISE)
     state, latents, rewards, chance = model.initial_state(1), [z], [], 1.0
+    restarts = begun.inside is None or bool(begun.inside.first[which])
+    if not restarts:
+        state = tuple(torch.from_numpy(part[[which]]) for part in begun.inside[:2])
     for step in range(1, terms.max_steps + 1):
         a = torch.tensor([[steering(seed, step - 1)]], dtype=torch.float32)
         with torch.inference_mode():
-            state = model.advance(z, a, state, torch.tensor([step == 1]))
+            state = model.advance(z, a, state, torch.tensor([step == 1 and restarts]))
             told = model.heads(state[0])
             z = sample(
                 told,
@@ -121,6 +125,26 @@ def test_a_lane_is_a_plain_loop_over_m(end, weight, temperature):
         # It goes on repeating what it saw last.
         assert (latents[len(expected) :, lane] == latents[len(expected) - 1, lane]).all()
     assert len(set(lengths)) > 1, "dreams that all last as long would prove little"
+
+
+def test_a_dream_inside_of_an_episode_goes_on_from_what_m_remembers():
+    model, random, begun = lively(), np.random.default_rng(8), starts()
+    h, c = random.uniform(-0.9, 0.9, (2, len(begun.mu), model.shape.hidden_size)).astype(np.float32)
+    first = np.arange(len(begun.mu)) % 3 == 0
+    begun = replace(begun, inside=Inside(h, c, first))
+    latents, rewards, _ = dreamt(build(model, begun=begun, end_weight=3.0), SEEDS)
+    chosen = set()
+    for lane, seed in enumerate(SEEDS):
+        expected, earned, *_ = plain(
+            model, seed, DreamTerms(max_steps=30, end_weight=3.0), begun=begun
+        )
+        np.testing.assert_allclose(latents[: len(expected), lane], expected, atol=2e-4)
+        np.testing.assert_allclose(rewards[: len(earned), lane], earned, rtol=1e-3)
+        which = np.abs(begun.mu - expected[0]).sum(axis=1).argmin()
+        chosen.add(bool(first[which]))
+    assert chosen == {False, True}
+    elsewhere, _, _ = dreamt(build(model, end_weight=3.0), SEEDS)
+    assert not np.allclose(elsewhere[1], latents[1], atol=1e-2), "what M remembers matters"
 
 
 def test_what_is_expected_is_the_mean_of_what_is_drawn_with_less_noise():

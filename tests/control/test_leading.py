@@ -1,0 +1,67 @@
+"""Where dreams begin inside of recorded episodes: any frame, with what M remembers before it."""
+
+import numpy as np
+import pytest
+from latent_episodes import A, Recorded, Z
+from oracles import world_models_numpy as oracle
+
+from stages.control.leading import LANES, places_in
+from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
+
+H = 5
+
+
+@pytest.fixture
+def memory():
+    return MDNRNN(MDNRNNShape(latent_size=Z, action_size=A, hidden_size=H), seed=2)
+
+
+def rows(record, weights):
+    """[mu, logvar, h, c, first] before every action of an episode, by the numpy LSTM."""
+    found, state = [], oracle.initial_state(1, H)
+    for step, action in enumerate(record.actions):
+        h, c = state
+        z = record.mu[step].astype(np.float64)
+        found.append(np.concatenate([z, record.logvar[step], h[0], c[0], [step == 0]]))
+        state = oracle.lstm_step(weights, np.concatenate([z, action])[None], state)
+    return np.array(found)
+
+
+def found_in(source, memory, **options):
+    places = places_in(source, memory, **{"count": 1000, "seed": 0, **options})
+    inside = places.inside
+    columns = (places.mu, places.logvar, inside.h, inside.c, inside.first[:, None])
+    return np.concatenate(columns, axis=1)
+
+
+def in_order(values):
+    return values[np.lexsort(values[:, :Z].T)]
+
+
+def test_every_frame_before_an_action_with_what_m_remembers_there(memory):
+    source = Recorded([3, 7, 1, *[2] * LANES])  # more than are read side by side
+    weights = {name: value.detach().numpy() for name, value in memory.state_dict().items()}
+    expected = np.concatenate([rows(record, weights) for record in source.records])
+    found = found_in(source, memory)
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-5)
+
+
+def test_some_frames_are_different_ones_and_each_is_as_likely(memory):
+    source = Recorded([30, 10])
+    counts = {0: 0, 1: 0}
+    for seed in range(40):
+        found = found_in(source, memory, count=12, seed=seed)
+        assert len(np.unique(found, axis=0)) == 12
+        for number, record in enumerate(source.records):
+            counts[number] += int(np.isin(found[:, 0], record.mu[:-1, 0].astype(np.float32)).sum())
+    assert sum(counts.values()) == 480
+    # 360 of them are of the longer episode on the mean, with a deviation of 8
+    assert abs(counts[0] - 360) < 32
+
+
+def test_the_seed_decides(memory):
+    source = Recorded([30, 10])
+    first = found_in(source, memory, count=12, seed=4)
+    np.testing.assert_array_equal(first, found_in(source, memory, count=12, seed=4))
+    assert not np.array_equal(first, found_in(source, memory, count=12, seed=5))
