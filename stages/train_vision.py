@@ -38,7 +38,9 @@ class Config:
 
     latent_size: int = setting(32, doc="Z, size of the latent vector", low=1)
     kl_floor: float = setting(
-        0.5, doc="nats per latent dimension below which KL costs nothing", low=0
+        0.5,
+        doc="nats per latent dimension below which KL costs nothing; with more V sees small things",
+        low=0,
     )
     steps: int = setting(1000, doc="training steps", low=1)
     batch_size: int = setting(100, doc="frames per step", low=2)
