@@ -4,6 +4,8 @@ Usage: python docs/doom_sweep.py [TICS_PER_SWEEP [EPISODES]]
 """
 
 import sys
+from contextlib import chdir
+from tempfile import TemporaryDirectory
 
 import gymnasium
 import numpy as np
@@ -36,4 +38,5 @@ def main(sweep: int = 95, episodes: int = 100) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    with TemporaryDirectory() as folder, chdir(folder):  # the engine leaves files where it runs
+        main(*map(int, sys.argv[1:]))
