@@ -6,7 +6,6 @@ The faults are injected from outside into a real command, by the process ids of 
 import os
 import re
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -153,12 +152,15 @@ def test_a_task_that_always_loses_its_worker_ends_the_stage_with_seed_and_log(
     run = start("rollouts", "--workers", 1)
     run.wait_for_pieces(1)
     killed: set[int] = set()
-    while run.process.poll() is None:
+
+    def has_ended() -> bool:
         for pid in set(run.workers()) - killed:
             if has_loaded(pid, b"numpy"):  # then it has the task
                 os.kill(pid, signal.SIGSEGV)
                 killed.add(pid)
-        time.sleep(0.02)
+        return run.process.poll() is not None
+
+    wait_until(has_ended, seconds=300, pause=0.02)
     run.end(6)
     folder = next((run.root / "rollouts").glob(".partial-*"))
     kept = {path.name: path.read_bytes() for path in folder.glob("shard-*.h5")}
