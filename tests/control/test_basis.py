@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from latent_episodes import Recorded
 from oracles import world_models_numpy as oracle
+from training_samples import latent_records, latent_set
 
 from stages.control.basis import Basis, fit_basis
 from stages.control.controllers import Controllers, ControllerShape
@@ -74,25 +74,28 @@ def expected_rows(record, weights):
     return np.array(rows)
 
 
-def test_inputs_are_what_the_agent_sees_before_each_action():
+def test_inputs_are_what_the_agent_sees_before_each_action(tmp_path):
     memory = MDNRNN(MDNRNNShape(latent_size=4, action_size=2, hidden_size=5), seed=2)
     weights = {name: value.detach().numpy() for name, value in memory.state_dict().items()}
-    source = Recorded([3, 7, 1])
+    records = latent_records([3, 7, 1])
+    source = latent_set(tmp_path, records, per_shard=5)
     found = inputs_of(source, memory, "zch", limit=1000)
-    expected = np.concatenate([expected_rows(record, weights) for record in source.records])
+    expected = np.concatenate([expected_rows(record, weights) for record in records])
     order, wanted = np.lexsort(found[:, :4].T), np.lexsort(expected[:, :4].T)
     np.testing.assert_allclose(found[order], expected[wanted], atol=1e-5)
 
 
-def test_without_a_memory_the_inputs_are_the_latents():
-    source = Recorded([3, 2])
+def test_without_a_memory_the_inputs_are_the_latents(tmp_path):
+    records = latent_records([3, 2])
+    source = latent_set(tmp_path, records, per_shard=5)
     found = inputs_of(source, None, "z", limit=1000)
-    expected = np.concatenate([record.mu[:-1] for record in source.records])
+    expected = np.concatenate([record.mu[:-1] for record in records])
     np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(expected, axis=0))
 
 
-def test_a_long_recording_is_thinned_by_episodes():
-    source = Recorded([10] * 40)
+def test_a_long_recording_is_thinned_by_episodes(tmp_path):
+    records = latent_records([10] * 40)
+    source = latent_set(tmp_path, records, per_shard=5)
     assert len(inputs_of(source, None, "z", limit=100)) == 100
 
 

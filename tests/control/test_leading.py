@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from latent_episodes import A, Recorded, Z
 from oracles import world_models_numpy as oracle
+from training_samples import latent_records, latent_set
 
 from stages.control.leading import LANES, places_in
 from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
 
-H = 5
+Z, A, H = 4, 2, 5
 
 
 @pytest.fixture
@@ -34,34 +34,40 @@ def found_in(source, memory, **options):
     return np.concatenate(columns, axis=1)
 
 
+def recorded(folder, lengths):
+    return latent_set(folder, latent_records(lengths, latent=Z, action=A), per_shard=5)
+
+
 def in_order(values):
     return values[np.lexsort(values[:, :Z].T)]
 
 
-def test_every_frame_before_an_action_with_what_m_remembers_there(memory):
-    source = Recorded([3, 7, 1, *[2] * LANES])  # more than are read side by side
+def test_every_frame_before_an_action_with_what_m_remembers_there(memory, tmp_path):
+    source = recorded(tmp_path, [3, 7, 1, *[2] * LANES])  # more than are read side by side
     weights = {name: value.detach().numpy() for name, value in memory.state_dict().items()}
-    expected = np.concatenate([rows(record, weights) for record in source.records])
+    episodes = [source.episode(number) for number in range(len(source.lengths))]
+    expected = np.concatenate([rows(record, weights) for record in episodes])
     found = found_in(source, memory)
     assert found.shape == expected.shape
     np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-5)
 
 
-def test_some_frames_are_different_ones_and_each_is_as_likely(memory):
-    source = Recorded([30, 10])
+def test_some_frames_are_different_ones_and_each_is_as_likely(memory, tmp_path):
+    source = recorded(tmp_path, [30, 10])
     counts = {0: 0, 1: 0}
     for seed in range(40):
         found = found_in(source, memory, count=12, seed=seed)
         assert len(np.unique(found, axis=0)) == 12
-        for number, record in enumerate(source.records):
-            counts[number] += int(np.isin(found[:, 0], record.mu[:-1, 0].astype(np.float32)).sum())
+        for number in counts:
+            frames = source.episode(number).mu[:-1, 0].astype(np.float32)
+            counts[number] += int(np.isin(found[:, 0], frames).sum())
     assert sum(counts.values()) == 480
     # 360 of them are of the longer episode on the mean, with a deviation of 8
     assert abs(counts[0] - 360) < 32
 
 
-def test_the_seed_decides(memory):
-    source = Recorded([30, 10])
+def test_the_seed_decides(memory, tmp_path):
+    source = recorded(tmp_path, [30, 10])
     first = found_in(source, memory, count=12, seed=4)
     np.testing.assert_array_equal(first, found_in(source, memory, count=12, seed=4))
     assert not np.array_equal(first, found_in(source, memory, count=12, seed=5))
