@@ -16,7 +16,7 @@ from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.contracts import ActionSpec, Job, WorldSpec
 from stages.control.config import FIRST, Config
 from stages.errors import InputsMismatch, UsageError
-from stages.trials import DreamFiles, load_memory
+from stages.trials import DreamFiles, cached_starts, load_memory
 
 if TYPE_CHECKING:
     from stages.artifacts.latents import LatentRecord
@@ -80,7 +80,8 @@ def dream_files(
     whole = DreamFiles(str(path), digest, action_spec, terms, config.precision, device)
     if config.dream_starts == FIRST:
         return whole, whole
-    inside = _inside(partial, latents, agent, path, seed=job.seed)
+    reward = cached_starts(digest, str(path)).reward
+    inside = _inside(partial, latents, agent, reward=reward, seed=job.seed)
     limit = job.world.max_frames // job.world.repeat or max_steps
     return (
         replace(whole, starts=str(inside), starts_digest=digest_file(inside)),
@@ -89,9 +90,14 @@ def dream_files(
 
 
 def _inside(
-    partial: Partial, latents: Sequence[Artifact], agent: AgentFiles, firsts: Path, *, seed: int
+    partial: Partial,
+    latents: Sequence[Artifact],
+    agent: AgentFiles,
+    *,
+    reward: float | None,
+    seed: int,
 ) -> Path:
-    """Where dreams begin inside of recorded episodes; rewards are as with the first frames."""
+    """Where dreams begin inside of recorded episodes."""
     from stages.artifacts.latents import LatentSet
     from stages.control.leading import places_in
 
@@ -99,11 +105,16 @@ def _inside(
         model = load_memory(agent)
         assert model is not None, "config.kinds asks for M"
         with closing(LatentSet.of(latents)) as source:
-            found = places_in(source, model, count=MAX_INSIDE, seed=seed)
-        tensors, _ = unpack_tensors(firsts)
-        frames = {"mu": found.mu, "logvar": found.logvar, "reward": tensors["reward"]}
-        partial.write(INSIDE, pack_tensors({**frames, **found.inside._asdict()}))
+            found = places_in(source, model, reward=reward, count=MAX_INSIDE, seed=seed)
+        partial.write(INSIDE, _packed(found))
     return partial.path / INSIDE
+
+
+def _packed(starts: "Starts") -> bytes:
+    """As `trials.cached_starts` reads it."""
+    told = [] if starts.reward is None else [starts.reward]
+    tensors = {"mu": starts.mu, "logvar": starts.logvar, "reward": np.array(told)}
+    return pack_tensors(tensors | (starts.inside._asdict() if starts.inside else {}))
 
 
 def dream_limit(config: Config, world: WorldSpec) -> int:
@@ -154,9 +165,7 @@ def dream_starts(
                 why=f"Recorded steps earned {low:g} to {high:g}.",
                 fix="Train one that does: wm train-memory --set memory.reward_head=true",
             )
-        told = [] if starts.reward is None else [starts.reward]
-        tensors = {"mu": starts.mu, "logvar": starts.logvar, "reward": np.array(told)}
-        partial.write(STARTS, pack_tensors(tensors))
+        partial.write(STARTS, _packed(starts))
     return partial.path / STARTS, digest_file(partial.path / STARTS)
 
 

@@ -6,7 +6,6 @@ Axes: `n` steps, `D` inputs of C, `E` starts, `Z` latent size, `H` units of M.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,18 +16,10 @@ from stages.control.pilot import join_features
 from stages.memory.mdn_rnn import MDNRNN
 from stages.training.seeding import generator
 from stages.training.sequences import LatentSource
-from stages.worlds.dream import Inside
+from stages.worlds.dream import Inside, Starts
 
 LANES = 64  # episodes that M reads side by side
 MAX_EPISODES = 1000  # in which places are looked for
-
-
-class Places(NamedTuple):
-    """Frames of recorded episodes, and what M remembers of the episodes before them."""
-
-    mu: NDArray[np.float32]  # [E, Z]
-    logvar: NDArray[np.float32]  # [E, Z]
-    inside: Inside
 
 
 def inputs_of(
@@ -50,7 +41,9 @@ def inputs_of(
         return torch.cat(rows).numpy()
 
 
-def places_in(source: LatentSource, memory: MDNRNN, *, count: int, seed: int) -> Places:
+def places_in(
+    source: LatentSource, memory: MDNRNN, *, reward: float | None, count: int, seed: int
+) -> Starts:
     """At most `count` different frames before an action, each as likely as any other."""
     random = generator(seed, "dream-starts")
     found = len(source.lengths)
@@ -80,7 +73,8 @@ def places_in(source: LatentSource, memory: MDNRNN, *, count: int, seed: int) ->
                 c += list(state[1][lanes].numpy())
                 first += [step == 0] * len(lanes)
     inside = Inside(np.stack(h), np.stack(c), np.array(first))
-    return Places(np.stack(mu).astype(np.float32), np.stack(logvar).astype(np.float32), inside)
+    frames = [np.stack(rows).astype(np.float32) for rows in (mu, logvar)]
+    return Starts(frames[0], frames[1], reward, inside)
 
 
 def _led(

@@ -28,7 +28,8 @@ def rows(record, weights):
 
 
 def found_in(source, memory, **options):
-    places = places_in(source, memory, **{"count": 1000, "seed": 0, **options})
+    places = places_in(source, memory, **{"reward": 1.5, "count": 1000, "seed": 0, **options})
+    assert places.reward == 1.5
     inside = places.inside
     columns = (places.mu, places.logvar, inside.h, inside.c, inside.first[:, None])
     return np.concatenate(columns, axis=1)
