@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FIRST, ANYWHERE = "first", "anywhere"  # where dreams begin
 WORLD, DREAM, ORACLE = PLACES = ("world", "dream", "oracle")
+CMA_ES, PPO = METHODS = ("cma-es", "ppo")
+OF_PPO = ("method", "learning_rate", "discount", "passes")
 OF_DREAMS = (
     "temperature",
     "dream_starts",
@@ -39,7 +41,18 @@ class Config:
         doc="per action: stretch -1..1 over its bounds, or clip; empty: linear",
         choices=("linear", "clip"),
     )
-    generations: int = setting(40, doc="generations of CMA-ES", low=1)
+    method: str = setting(
+        "cma-es",
+        doc="how C is improved: candidates are drawn and compared; or, in the dream alone, one C "
+        "acts with noise and a critic tells which of its actions went well (actor-critic)",
+        choices=METHODS,
+    )
+    generations: int = setting(
+        40, doc="generations of CMA-ES; of ppo dreams of population x episodes lanes", low=1
+    )
+    learning_rate: float = setting(8e-4, doc="of actor and critic (ppo)", above=0.0)
+    discount: float = setting(0.99, doc="of what a step later is worth (ppo)", above=0.0, high=1.0)
+    passes: int = setting(3, doc="over the steps of a dream, to learn from them (ppo)", low=1)
     starts: int = setting(
         1, doc="searches that begin; the best of them after start_generations goes on", low=1
     )
@@ -51,7 +64,9 @@ class Config:
     components: int = setting(
         0, doc="search along so many principal components of what C sees; 0: every weight", low=0
     )
-    sigma: float = setting(0.1, doc="initial standard deviation", above=0.0)
+    sigma: float = setting(
+        0.1, doc="initial standard deviation; of ppo that of C's outputs before the tanh", above=0.0
+    )
     sigma_end: float = setting(
         0.0,
         doc="to where sigma falls, by the same factor each generation; 0: CMA-ES adapts it",
@@ -118,6 +133,8 @@ class Config:
             raise ValueError("episodes is empty; [1] means one per candidate")
         if self.dream_dropout >= 1:
             raise ValueError(f"dream_dropout is {self.dream_dropout}: nothing would be left")
+        if self.method == PPO and (self.components or self.finalists or self.starts > 1):
+            raise ValueError("components, finalists and starts are of cma-es, method is ppo")
         if self.finalists == 1 or self.finalists >= self.population:
             raise ValueError(
                 f"finalists is {self.finalists}: 0, or 2 to {self.population - 1}, fewer than the "
@@ -135,6 +152,8 @@ class Config:
     def decisive(self) -> dict[str, Any]:
         """The settings that decide what comes out: those of the dream only where there is one."""
         idle = {DREAM: (), ORACLE: OF_DREAMS, WORLD: ("place", *OF_DREAMS)}[self.place]
+        if self.method == CMA_ES:
+            idle = (*idle, *OF_PPO)
         return {name: value for name, value in asdict(self).items() if name not in idle}
 
     @property
@@ -145,7 +164,7 @@ class Config:
             population=self.population,
             episodes=self.episodes,
             max_steps=self.max_steps,
-            common_tracks=self.common_tracks,
+            common_tracks=self.common_tracks and self.method == CMA_ES,
             heats=2 if self.finalists else 1,
         )
 

@@ -39,6 +39,11 @@ class Restarts:
         return self._begun[-1]
 
     @property
+    def num_parameters(self) -> int:
+        """Dimensions of the space that is searched."""
+        return self.active.shape.num_parameters
+
+    @property
     def within(self) -> int:
         """Generations of the active search."""
         return self.active.generation

@@ -6,7 +6,7 @@ tasks of the generation in progress, so that a kill costs one task, not one gene
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from stages.artifacts.metrics import STEP, MetricsLog
 from stages.artifacts.partial import Partial
 from stages.artifacts.plain import COUNT, NUMBER, TEXT, fault, listed, optional, row
 from stages.artifacts.scores import log_line, parse_log
-from stages.control.restarts import Restarts
 from stages.control.search import digest_of
 from stages.errors import ArtifactDamaged
 from stages.events import Monitor
@@ -31,6 +30,32 @@ _TASK = {"of": TEXT, "task": COUNT, "rows": listed(row(NUMBER, COUNT))}
 Row = tuple[float, int]  # return of an episode, and its frames: the engine's, or dreamt ones
 
 
+class Searched(Protocol):
+    """A search, as its log sees it."""
+
+    @property
+    def generation(self) -> int:
+        """Generations so far."""
+
+    @property
+    def awaits_score(self) -> bool:
+        """Whether its mean vector must be scored before anything else."""
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Its answer so far [P]."""
+
+    @property
+    def sigma(self) -> float:
+        """How far around it is tried."""
+
+    def replay(self, fitness: Sequence[float], digest: str) -> None:
+        """Go through a logged generation again."""
+
+    def judge(self, score: float) -> None:
+        """The score of the mean vector."""
+
+
 class SearchLog:
     """Writes and replays the log of one search inside its partial."""
 
@@ -44,7 +69,7 @@ class SearchLog:
         self.best_dreamt: float | None = None  # what that mean vector returned in the dream
         self.best_vector: NDArray[np.float64] | None = None
 
-    def replay(self, search: Restarts) -> None:
+    def replay(self, search: Searched) -> None:
         """Bring a fresh search to where the log ends; a line that a death cut is dropped."""
         for record in parse_log(self._partial.lines(LOG), source=LOG, rules=_LINE):
             self._progress.poll()
@@ -61,7 +86,7 @@ class SearchLog:
 
     def add_generation(
         self,
-        search: Restarts,
+        search: Searched,
         asked: NDArray[np.float64],
         fitness: NDArray[np.float64],
         frames: int,
@@ -79,7 +104,7 @@ class SearchLog:
         )
 
     def add_selection(
-        self, search: Restarts, rows: Sequence[Row], dreamt: Sequence[Row] = ()
+        self, search: Searched, rows: Sequence[Row], dreamt: Sequence[Row] = ()
     ) -> None:
         """Log the returns of the search's mean vector; it is kept when they are the best so far.
 
@@ -130,13 +155,13 @@ class SearchLog:
     def _line(self, record: Mapping[str, Any], frames: int) -> dict[str, Any]:
         return {STEP: record["generation"], "frames": frames, **_measures(record)}
 
-    def _append(self, record: dict[str, Any], search: Restarts) -> None:
+    def _append(self, record: dict[str, Any], search: Searched) -> None:
         self._partial.append(LOG, log_line(record))
         self._partial.remove(PENDING)
         self._take(record, search)
         self._metrics.add(self._line(record, self.num_frames))
 
-    def _take(self, record: dict[str, Any], search: Restarts) -> None:
+    def _take(self, record: dict[str, Any], search: Searched) -> None:
         self.records.append(record)
         if "selection" not in record:
             return

@@ -23,7 +23,7 @@ from stages.memory.lstm import State
 from stages.memory.noise import normals, uniforms
 from stages.worlds.lanes import check_actions, check_seeds
 
-FIRST, WEIGHTS, NOISE, END, DROP_Z, DROP_H = range(6)  # streams of random numbers
+FIRST, WEIGHTS, NOISE, END, DROP_Z, DROP_H, ACT = range(7)  # streams of random numbers
 HARD, SAMPLED, EXPECTED = "hard", "sampled", "expected"
 UNLIKELY = 0.01  # chance of having come so far, below which an expected dream ends
 DIVERGED = "diverged"  # fact: the dream was lost in huge numbers, which ended it
@@ -64,7 +64,8 @@ class DreamWorld:
     """B dreams of one memory. Lanes that have ended cost nothing.
 
     `latent` and `state` are what an agent sees: z [B, Z], and M's (h, c) before the next action, on
-    the memory's device. Where a mixture grows without bounds a dream ends, and its step earns
+    the memory's device; `chance` [B] is that of having come so far, where ends are expected ones,
+    and 1 otherwise. Where a mixture grows without bounds a dream ends, and its step earns
     nothing; `diverged` tells it. In the first step that is an error: then M itself is broken.
     """
 
@@ -85,6 +86,7 @@ class DreamWorld:
         )
         self._reward, inside = starts.reward, starts.inside
         self._inside = [torch.from_numpy(part).to(self._device) for part in inside or ()]
+        self.chance = torch.ones(0, device=self._device)
         self._seeds = torch.zeros(0, dtype=torch.int64)
         self._num_steps = 0
         self._ended = self._cut = self._diverged = self.live
@@ -105,7 +107,7 @@ class DreamWorld:
         self._num_steps = 0
         self.live = np.ones(num_lanes, dtype=np.bool_)
         self._ended = self._cut = self._diverged = ~self.live
-        self._chance = torch.ones(num_lanes, device=self._device)
+        self.chance = torch.ones(num_lanes, device=self._device)
         return self.latent.cpu().numpy()
 
     def step(self, actions: Actions) -> Step:
@@ -169,7 +171,7 @@ class DreamWorld:
             temperature=terms.temperature,
         )
         reward, logit = memory.model.other_heads(h)
-        counts = self._chance[rows]  # of coming to this step
+        counts = self.chance[rows]  # of coming to this step
         ended = self._ends(logit, rows)
         whole = sound(z, h)
         if self._num_steps == 1 and not whole.all():
@@ -193,8 +195,8 @@ class DreamWorld:
             return logit > 0
         likely = end_probability(logit, self.terms.end_weight)
         if self.terms.end == EXPECTED:
-            self._chance[rows] *= 1 - likely
-            return self._chance[rows] < UNLIKELY
+            self.chance[rows] *= 1 - likely
+            return self.chance[rows] < UNLIKELY
         drawn = uniforms(self._seeds[rows], self._num_steps, 1, stream=END)
         return drawn[:, 0] < likely
 

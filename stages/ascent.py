@@ -1,0 +1,234 @@
+"""C climbs by the gradient of its dreams: the steps of `control.method=ppo`, and their files.
+
+Seen from outside it is a search: it has generations, a mean vector and a sigma, and goes on where
+its log ends. A generation is one dream of many lanes and what is learnt from it. What a log cannot
+restore, the weights and Adam's moments, is kept for the last two generations, and C for those that
+were scored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stages.agents import AgentFiles, Parameters
+from stages.artifacts.partial import Partial
+from stages.artifacts.plain import COUNT
+from stages.artifacts.scores import parse_log
+from stages.artifacts.weights import check_shapes, pack_tensors, unpack_tensors
+from stages.control.actor_critic import Actor, ActorCritic, Dreamt, Learner, Terms, dream
+from stages.control.config import Config
+from stages.control.controllers import ControllerShape
+from stages.control.search import SearchShape, digest_of, falling_sigma
+from stages.control.search_log import LOG
+from stages.errors import ArtifactDamaged, NumbersBad
+from stages.events import Monitor, Noted
+from stages.training.device import torch_generator, use_threads
+from stages.training.seeding import torch_seed
+from stages.trials import DreamFiles, load_dream
+
+STATE, SCORED = ".ascent.safetensors", ".scored.safetensors"  # how names end
+KEPT = 2  # states
+MODEL, MEAN, SQUARE, COUNTED = "model/", "adam/mean/", "adam/square/", "adam/step/"
+VECTOR = "c"
+
+
+@dataclass(frozen=True)
+class Dreams:
+    """What C climbs in."""
+
+    agent: AgentFiles
+    files: DreamFiles
+    shape: ControllerShape
+    threads: int  # of mathematics, 0: as many as there are cores
+
+
+class Ascent:
+    """One climb, with the interface of a search but for what is asked and told."""
+
+    awaits_score = False
+
+    def __init__(
+        self,
+        partial: Partial,
+        dreams: Dreams,
+        config: Config,
+        *,
+        seed: int,
+        start: Parameters | None,
+        progress: Monitor,
+    ) -> None:
+        self.generation = 0
+        self._partial, self._config, self._seed, self._progress = partial, config, seed, progress
+        self._features = config.features
+        self.num_parameters = dreams.shape.num_parameters
+        recorded = partial.recorded()
+        threads = use_threads(recorded.get("threads", dreams.threads))
+        partial.record({"threads": threads})
+        if dreams.threads and threads != dreams.threads:
+            progress.emit(Noted(f"Going on with {threads} math threads: the run began with them."))
+        self._world = load_dream(dreams.agent, dreams.files)
+        self._actor = Actor(dreams.files.action_spec, config.squash)
+        model = ActorCritic(dreams.shape, seed=torch_seed(seed, "critic"))
+        if start is not None:
+            model.load(start)
+        self._model = model.to(dreams.files.device)
+        terms = Terms(config.learning_rate, config.discount, config.passes)
+        self._learner = Learner(self._model, self._actor, terms)
+        self._noise = SearchShape(
+            num_parameters=self.num_parameters,
+            population=config.population,
+            sigma=config.sigma,
+            sigma_end=config.sigma_end,
+            generations=config.generations,
+        )
+        self._last = 0  # generation of the weights that are loaded
+
+    @property
+    def within(self) -> int:
+        """Generations so far."""
+        return self.generation
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """C [P], after this generation."""
+        if self.generation == self._last:
+            return self._model.parameters_of_c()
+        content = self._partial.read(_name(self.generation, SCORED))
+        if content is None:
+            raise self._damaged(f"C of generation {self.generation}, which was scored, is lost")
+        tensors, _ = unpack_tensors(content)
+        check_shapes(tensors, {VECTOR: (self.num_parameters,)}, source=SCORED)
+        return tensors[VECTOR].astype(np.float64)
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the actor's noise."""
+        if not self._noise.sigma_end:
+            return self._noise.sigma
+        return falling_sigma(self._noise, self.generation)
+
+    def total(self, generations: int) -> int:
+        """Generations in all."""
+        return generations
+
+    def share(self, efforts: Sequence[float]) -> float:
+        """Of all work, what is done."""
+        return self.generation / len(efforts)
+
+    def judge(self, score: float) -> None:
+        """A score changes nothing."""
+
+    def climb(self, seeds: Sequence[int], max_steps: int) -> tuple[NDArray[np.float64], int, str]:
+        """One generation on dreams of these seeds, of so many steps at most (0: to their end).
+
+        Returns of the dreams [population] on the average of each share of lanes, the frames that
+        were dreamt, and what there is to say.
+        """
+        first = self.generation == 0
+        dreamt = self._dream(seeds, max_steps)
+        if first:
+            self._learner.measure(dreamt)
+            dreamt = self._dream(seeds, max_steps)  # of inputs as they are scaled from now on
+        device = torch.device("cpu")
+        order = torch_generator(self._seed, "ascent", self.generation, device=device)
+        told = self._learner.learn(dreamt, self.sigma, order=order)
+        self._require_finite()
+        self.generation += 1
+        self._last = self.generation
+        self._save()
+        fitness = dreamt.returns.reshape(self._config.population, -1).mean(axis=1)
+        says = f"dreamt return {fitness.mean():.4g}, critic explains {told['explained']:.0%}"
+        return fitness, dreamt.num_frames * (2 if first else 1), says
+
+    def _dream(self, seeds: Sequence[int], max_steps: int) -> Dreamt:
+        return dream(
+            self._world,
+            self._model,
+            self._actor,
+            self._features,
+            seeds,
+            sigma=self.sigma,
+            max_steps=max_steps,
+            tick=self._progress.poll,
+        )
+
+    def hold(self) -> None:
+        """Keep C as it is: it is about to be scored."""
+        self._partial.write(_name(self.generation, SCORED), pack_tensors({VECTOR: self.mean}))
+
+    def replay(self, fitness: Sequence[float], digest: str) -> None:
+        """Go through a logged generation again; the last one must be that of the weights."""
+        self.generation += 1
+        if len(fitness) != self._config.population:
+            raise self._damaged(f"Generation {self.generation} has another population")
+        if self.generation == self._last and digest_of(self.mean) != digest:
+            raise self._damaged(f"The weights are not those of generation {self.generation}")
+
+    def resume(self) -> None:
+        """Load the newest whole state that the log has come to, and cut the log behind it."""
+        records = parse_log(self._partial.lines(LOG), source=LOG, rules={"generation": COUNT})
+        reached = [record["generation"] for record in records if "fitness" in record]
+        for name in reversed(self._partial.names(STATE)):
+            number = int(name.removesuffix(STATE))
+            content = self._partial.read(name) if number in reached else None
+            if content is not None:
+                self._restore(content, name)
+                self._last = number
+                break
+        lines = zip(self._partial.lines(LOG), records, strict=True)
+        kept = [line for line, record in lines if record["generation"] <= self._last]
+        if len(kept) < len(records):
+            self._partial.keep_lines(LOG, kept)
+
+    def _save(self) -> None:
+        tensors = {MODEL + k: v.cpu().numpy() for k, v in self._model.state_dict().items()}
+        for name, parameter in self._model.named_parameters():
+            moments = self._learner.adam.state[parameter]
+            tensors[MEAN + name] = moments["exp_avg"].cpu().numpy()
+            tensors[SQUARE + name] = moments["exp_avg_sq"].cpu().numpy()
+            tensors[COUNTED + name] = np.array([float(moments["step"])])
+        self._partial.write(_name(self.generation, STATE), pack_tensors(tensors))
+        for old in self._partial.names(STATE)[:-KEPT]:
+            self._partial.remove(old)
+
+    def _restore(self, content: bytes, name: str) -> None:
+        tensors, _ = unpack_tensors(content)
+        state = self._model.state_dict()
+        expected = {MODEL + key: tuple(value.shape) for key, value in state.items()}
+        for key, parameter in self._model.named_parameters():
+            expected[MEAN + key] = expected[SQUARE + key] = tuple(parameter.shape)
+            expected[COUNTED + key] = (1,)
+        check_shapes(tensors, expected, source=name)
+        device = self._model.scale.device
+        loaded = {key: torch.from_numpy(tensors[MODEL + key].copy()) for key in state}
+        self._model.load_state_dict(loaded)
+        for key, parameter in self._model.named_parameters():
+            self._learner.adam.state[parameter] = {
+                "step": torch.tensor(float(tensors[COUNTED + key][0])),
+                "exp_avg": torch.from_numpy(tensors[MEAN + key].copy()).to(device),
+                "exp_avg_sq": torch.from_numpy(tensors[SQUARE + key].copy()).to(device),
+            }
+
+    def _require_finite(self) -> None:
+        if all(bool(torch.isfinite(one).all()) for one in self._model.parameters()):
+            return
+        raise NumbersBad(
+            f"Actor or critic is NaN or infinite after generation {self.generation + 1}.",
+            why=f"The last good state is kept: that of generation {self.generation}.",
+            fix="Try a smaller rate: --set control.learning_rate="
+            f"{self._config.learning_rate / 10:g}",
+        )
+
+    def _damaged(self, what: str) -> ArtifactDamaged:
+        return ArtifactDamaged(
+            f"{what}: the search cannot go on.",
+            why=f"Files in {self._partial.path} are missing, or of another search.",
+            fix=f"Start again: remove {self._partial.path}",
+        )
+
+
+def _name(generation: int, ending: str) -> str:
+    return f"{generation:06d}{ending}"
