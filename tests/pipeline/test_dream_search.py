@@ -5,7 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
-from command_line import copied, manifest, payload, wm
+from command_line import clear_session, copied, manifest, payload, start_wm, wait_until, wm
+
+from stages.artifacts.weights import unpack_tensors
 
 pytestmark = pytest.mark.pipeline
 
@@ -115,3 +117,60 @@ def test_carracing_is_dreamt_with_a_reward_head(micro_workspace, tmp_path):
     wm("train-control", "-w", root, "--in", "dream", *steps)
     fitness = log_of(root, "control/0001")[0]["fitness"]
     assert len(set(fitness)) > 1, "foreseen rewards differ"
+
+
+CLIMB = (
+    *("--in", "dream", "--set", "control.method=ppo", "--set", "control.dream_end=expected"),
+    *("--set", "control.dream_starts=anywhere", "--set", "control.dream_steps=30"),
+    *("--set", "control.generations=6", "--set", "control.select_every=2"),
+)
+
+
+def test_c_climbs_in_the_dream_and_goes_on_where_it_was_stopped(dreamt, tmp_path):
+    root = tmp_path / "workspace"
+    shutil.copytree(dreamt, root)
+    stopped = copied(root, tmp_path / "stopped", before="control")
+    wm("train-control", "-w", root, *CLIMB, "--workers", 2)
+    records = log_of(root, "control/0003")
+    assert [r["generation"] for r in records if "fitness" in r] == [1, 2, 3, 4, 5, 6]
+    scored = [r for r in records if "selection" in r]
+    assert [r["generation"] for r in scored] == [2, 4, 6]
+    assert all(0 < value <= 30 for r in records for value in r.get("fitness", ()))
+    summary = manifest(root, "control/0003")["summary"]
+    assert (summary["method"], summary["place"], summary["searched"]) == ("ppo", "dream", 1088)
+    assert summary["frames"] == sum(r["frames"] for r in scored)
+    process = start_wm("train-control", "-w", stopped, *CLIMB, log=tmp_path / "log")
+    try:
+        wait_until(lambda: list(stopped.glob("control/.partial-*/000003.ascent*")), seconds=120)
+        process.kill()
+        process.wait(timeout=60)
+    finally:
+        clear_session(process)
+    (partial,) = stopped.glob("control/.partial-*")
+    newest = max(partial.glob("*.ascent.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")  # and the newest state has rotted
+    wm("train-control", "-w", stopped, *CLIMB, "--workers", 1)
+    assert payload(stopped, "control/0001") == payload(root, "control/0003")
+
+
+def test_a_climb_goes_on_from_another_controller(dreamt, tmp_path):
+    root = tmp_path / "workspace"
+    shutil.copytree(dreamt, root)
+    still = ("--set", "control.learning_rate=1e-30", "--set", "control.generations=1")
+    wm("train-control", "-w", root, *CLIMB, *still, "--from", "control/0002")
+    first, second = (
+        unpack_tensors(root / f"control/000{n}" / "weights.safetensors")[0] for n in (2, 3)
+    )
+    np.testing.assert_allclose(second["layer0.weight"], first["layer0.weight"], rtol=1e-3)
+    assert manifest(root, "control/0003")["seeds"]["search"]["before"] > 0
+
+
+def test_a_climb_is_in_the_dream_alone(dreamt, tmp_path):
+    root = tmp_path / "workspace"
+    shutil.copytree(dreamt, root)
+    climb = ("--set", "control.method=ppo")
+    refused = wm("train-control", "-w", root, "--in", "world", *climb, code=2)
+    assert "learns in the dream" in refused.said and "control.method=cma-es" in refused.said
+    both = ("--set", "control.components=10")
+    refused = wm("train-control", "-w", root, "--in", "dream", *climb, *both, code=2)
+    assert "cma-es" in refused.said

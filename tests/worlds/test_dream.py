@@ -6,47 +6,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from dream_samples import SPEC, A, H, Z, build, lively, starts
 
-from stages.contracts import ActionSpec
 from stages.memory.dreaming import DreamingMemory
-from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
+from stages.memory.mdn_rnn import MDNRNNShape
 from stages.memory.mixture import sample
 from stages.memory.noise import normals, uniforms
 from stages.worlds import dream
-from stages.worlds.dream import DreamTerms, DreamWorld, Inside, Starts
+from stages.worlds.dream import DreamTerms, DreamWorld, Inside
 
-Z, A, H = 4, 1, 12
-SHAPE = MDNRNNShape(Z, A, H, 3, end_head=True, restart_flag=True)
-SPEC = ActionSpec("box", A, low=(-1.0,), high=(1.0,))
 SEEDS = list(range(40, 60))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_math_thread():
     torch.set_num_threads(1)
-
-
-def lively(shape=SHAPE, *, end_bias=-2.0):
-    """An M whose gates and mixtures are far from zero."""
-    model, source = MDNRNN(shape, seed=1), torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.4 * torch.randn(parameter.shape, generator=source))
-        if model.end_head is not None:
-            model.end_head.weight.mul_(4)  # so that it makes up its mind
-            model.end_head.bias.fill_(end_bias)
-    return model.eval()
-
-
-def starts(reward=1.0, number=7):
-    random = np.random.default_rng(5)
-    mu = random.standard_normal((number, Z)).astype(np.float32)
-    return Starts(mu, np.full((number, Z), -3.0, dtype=np.float32), reward)
-
-
-def build(model=None, *, reward=1.0, begun=None, **terms):
-    kept = DreamTerms(**{"max_steps": 30, **terms})
-    return DreamWorld(DreamingMemory(model or lively()), begun or starts(reward), SPEC, kept)
 
 
 def steering(seed, step):
