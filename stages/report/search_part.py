@@ -4,6 +4,7 @@ from functools import partial
 from xml.etree.ElementTree import Element
 
 from stages.artifacts.artifact import Artifact
+from stages.control.config import PPO
 from stages.report import markup
 from stages.report.charts import DASHED, DOTTED, Line, curves
 from stages.report.gathering import Search, Seen, dreams_alone, maker, search
@@ -28,6 +29,7 @@ def search_part(seen: Seen) -> Element:
         (f"selected mean vector{in_dream}", summary.get("selected_score")),
         ("of generation", summary.get("selected_generation")),
         ("generations", summary["generations"]),
+        ("method", summary.get("method")),
         ("frames of the world", summary["frames"]),
         ("dreamt frames", summary.get("dreamt_frames")),
         ("parameters", summary["parameters"]),
@@ -44,7 +46,9 @@ def search_part(seen: Seen) -> Element:
 def _charts(seen: Seen, control: Artifact) -> Element:
     found = search(seen, control)
     place = control.manifest.summary.get("place", "world")
-    shown = [_population(found, place), *_vectors(found, place), _sigma(found)]
+    climbs = control.manifest.summary.get("method") == PPO
+    tried = _climb(found) if climbs else _population(found, place)
+    shown = [tried, *_vectors(found, place), _sigma(found, climbs=climbs)]
     return tag("div", *shown, class_="pair")
 
 
@@ -65,6 +69,17 @@ def _population(found: Search, place: str) -> Element:
     )
     drawn = curves(lines, x="generation", y=f"return{where}")
     return figure(*drawn, title="Population", says=says)
+
+
+def _climb(found: Search) -> Element:
+    """What an actor dreamt while it learnt."""
+    lines = [Line("mean of all lanes", found.generations, found.mean, 0)]
+    drawn = curves(lines, x="generation", y="return in the dream")
+    says = (
+        "What the actor earned in the dreams that it learnt from, its noise included: pieces of "
+        "episodes, where dreams begin anywhere."
+    )
+    return figure(*drawn, title="Dreams", says=says)
 
 
 def _vectors(found: Search, place: str) -> list[Element]:
@@ -98,8 +113,11 @@ def _score(found: Search, label: str) -> Line:
     return Line(label, found.scored, found.score, 1, band=band, dots=True)
 
 
-def _sigma(found: Search) -> Element:
+def _sigma(found: Search, *, climbs: bool) -> Element:
     drawn = curves([Line("sigma", found.generations, found.sigma, 2, DOTTED)], x="generation", y="")
-    return figure(
-        *drawn, title="Step size", says="Standard deviation of the search's distribution."
+    title, says = (
+        ("Noise", "Standard deviation of C's outputs before the tanh, while it learns.")
+        if climbs
+        else ("Step size", "Standard deviation of the search's distribution.")
     )
+    return figure(*drawn, title=title, says=says)
