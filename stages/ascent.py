@@ -24,8 +24,8 @@ from stages.control.controllers import ControllerShape
 from stages.control.search import SearchShape, digest_of, falling_sigma
 from stages.control.search_log import LOG
 from stages.errors import ArtifactDamaged, NumbersBad
-from stages.events import Monitor, Noted
-from stages.training.device import torch_generator, use_threads
+from stages.events import Doing, Monitor
+from stages.training.device import torch_generator
 from stages.training.seeding import torch_seed
 from stages.trials import DreamFiles, load_dream
 
@@ -42,7 +42,6 @@ class Dreams:
     agent: AgentFiles
     files: DreamFiles
     shape: ControllerShape
-    threads: int  # of mathematics, 0: as many as there are cores
 
 
 class Ascent:
@@ -64,11 +63,6 @@ class Ascent:
         self._partial, self._config, self._seed, self._progress = partial, config, seed, progress
         self._features = config.features
         self.num_parameters = dreams.shape.num_parameters
-        recorded = partial.recorded()
-        threads = use_threads(recorded.get("threads", dreams.threads))
-        partial.record({"threads": threads})
-        if dreams.threads and threads != dreams.threads:
-            progress.emit(Noted(f"Going on with {threads} math threads: the run began with them."))
         self._world = load_dream(dreams.agent, dreams.files)
         self._actor = Actor(dreams.files.action_spec, config.squash)
         model = ActorCritic(dreams.shape, seed=torch_seed(seed, "critic"))
@@ -116,7 +110,7 @@ class Ascent:
 
     def share(self, efforts: Sequence[float]) -> float:
         """Of all work, what is done."""
-        return self.generation / len(efforts)
+        return sum(efforts[: self.generation]) / sum(efforts)
 
     def judge(self, score: float) -> None:
         """A score changes nothing."""
@@ -127,21 +121,25 @@ class Ascent:
         Returns of the dreams [population] on the average of each share of lanes, the frames that
         were dreamt, and what there is to say.
         """
-        first = self.generation == 0
+        self._progress.emit(Doing(f"dreaming of generation {self.generation + 1}"))
+        measured = 0
+        if not self.generation:
+            first = self._dream(seeds, max_steps)
+            self._learner.measure(first)
+            measured = first.num_frames
+            del first  # as large as the next one, whose inputs are scaled
         dreamt = self._dream(seeds, max_steps)
-        if first:
-            self._learner.measure(dreamt)
-            dreamt = self._dream(seeds, max_steps)  # of inputs as they are scaled from now on
+        self._progress.emit(Doing(f"learning from generation {self.generation + 1}"))
         device = torch.device("cpu")
         order = torch_generator(self._seed, "ascent", self.generation, device=device)
-        told = self._learner.learn(dreamt, self.sigma, order=order)
+        explained = self._learner.learn(dreamt, self.sigma, order=order, tick=self._progress.poll)
         self._require_finite()
         self.generation += 1
         self._last = self.generation
         self._save()
         fitness = dreamt.returns.reshape(self._config.population, -1).mean(axis=1)
-        says = f"dreamt return {fitness.mean():.4g}, critic explains {told['explained']:.0%}"
-        return fitness, dreamt.num_frames * (2 if first else 1), says
+        says = f"dreamt return {fitness.mean():.4g}, critic explains {explained:.0%}"
+        return fitness, dreamt.num_frames + measured, says
 
     def _dream(self, seeds: Sequence[int], max_steps: int) -> Dreamt:
         return dream(
@@ -168,16 +166,24 @@ class Ascent:
             raise self._damaged(f"The weights are not those of generation {self.generation}")
 
     def resume(self) -> None:
-        """Load the newest whole state that the log has come to, and cut the log behind it."""
+        """Load the newest whole state that the log has come to, and cut the log behind it.
+
+        Raises:
+            ArtifactDamaged: there are states, and none can be gone on from.
+        """
         records = parse_log(self._partial.lines(LOG), source=LOG, rules={"generation": COUNT})
         reached = [record["generation"] for record in records if "fitness" in record]
-        for name in reversed(self._partial.names(STATE)):
+        states = self._states()
+        for name in reversed(states):
             number = int(name.removesuffix(STATE))
             content = self._partial.read(name) if number in reached else None
             if content is not None:
                 self._restore(content, name)
                 self._last = number
                 break
+            self._partial.remove(name)  # or it would count as newer than what comes now
+        if reached and not self._last:
+            raise self._damaged("No weights of this search are what was written")
         lines = zip(self._partial.lines(LOG), records, strict=True)
         kept = [line for line, record in lines if record["generation"] <= self._last]
         if len(kept) < len(records):
@@ -191,8 +197,13 @@ class Ascent:
             tensors[SQUARE + name] = moments["exp_avg_sq"].cpu().numpy()
             tensors[COUNTED + name] = np.array([float(moments["step"])])
         self._partial.write(_name(self.generation, STATE), pack_tensors(tensors))
-        for old in self._partial.names(STATE)[:-KEPT]:
+        for old in self._states()[:-KEPT]:
             self._partial.remove(old)
+
+    def _states(self) -> list[str]:
+        """Names of the states, the oldest first."""
+        names = self._partial.names(STATE)
+        return [name for name in names if name.removesuffix(STATE).isdecimal()]
 
     def _restore(self, content: bytes, name: str) -> None:
         tensors, _ = unpack_tensors(content)

@@ -58,6 +58,13 @@ class Hunt:
 
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
         note_code(partial, job.world.env, progress)
+        self.device, self.threads = "cpu", 1
+        if config.method == PPO:
+            from stages.training.session import settle
+
+            device, self.threads = settle(partial, job.resources, progress=progress)
+            self.device = str(device)
+            self.job = job = replace(job, resources=replace(job.resources, device=device.type))
         self.warnings, by_kind = OnceEach(progress), {parent.kind: parent for parent in parents}
         vision, memory = by_kind["vision"], by_kind.get("memory")
         self.start = by_kind.get("control")
@@ -96,7 +103,7 @@ class Hunt:
         assert self.dream is not None, "plan asks for a dream"
         return Ascent(
             self.partial,
-            Dreams(self.agent, self.dream, self.shape, self.job.resources.threads),
+            Dreams(self.agent, self.dream, self.shape),
             self.config,
             seed=torch_seed(self.job.seed, "ascent", self.driven["search"]),
             start=controller_parameters(self.start) if self.start else None,
@@ -251,6 +258,8 @@ class Hunt:
         return Outcome(
             payload=[WEIGHTS, STATE, *basis, LOG, METRICS],
             summary=self._summary(),
+            device=self.device,
+            threads=self.threads,
             seeds={
                 "search": self._seeds("search", self.config.schedule.num_seeds()),
                 "selection": self._seeds("selection", self.config.select_episodes),

@@ -8,6 +8,7 @@ from stages.agents import action_spec
 from stages.artifacts.fitting import check_actions_known
 from stages.artifacts.producing import Plan
 from stages.contracts import NO_WORLD
+from stages.control.config import check_place
 from stages.errors import InputMissing, InputsMismatch, UsageError
 from stages.events import Monitor, Noted, Report, Table
 from stages.pipeline import Prepared, family_stages, unbound_on_refusal, verb
@@ -50,6 +51,7 @@ def _check_asked(prepared: Prepared) -> None:
     if _wanted(prepared) > 1:
         check_world_known(prepared.job.world.env, "wm run with more than one round")
         check(prepared.settings.sections)
+    check_place(prepared.settings.sections["control"])
     world = prepared.job.world
     if is_own(world.env) and not prepared.workspace.scan("rollouts")[0]:
         from stages.control.controllers import squashes

@@ -23,7 +23,7 @@ from stages.artifacts.partial import Partial
 from stages.artifacts.producing import Outcome, Plan, choose_parents, only, produce
 from stages.artifacts.workspace import Workspace
 from stages.contracts import Job
-from stages.control.config import DREAM, PPO, Config
+from stages.control.config import DREAM, Config, check_place
 from stages.errors import UsageError
 from stages.events import Monitor, Report
 from stages.gathered import dream_limit
@@ -40,12 +40,7 @@ ALGORITHM = 1
 
 def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     """What this search would be: the settings, V and M, and the data that C's inputs vary in."""
-    if config.method == PPO and config.place != DREAM:
-        raise UsageError(
-            f"control.method=ppo learns in the dream, not in the {config.place}.",
-            why="It takes more steps than the world could give.",
-            fix="Use `--in dream`, or --set control.method=cma-es",
-        )
+    check_place(config)
     if config.place != DREAM:
         check_world_known(job.world.env, f"wm train-control --in {config.place}")
     naming = _naming(workspace, job, config.kinds)

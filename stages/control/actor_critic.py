@@ -22,13 +22,14 @@ from stages.contracts import ActionSpec
 from stages.control.controllers import ControllerShape, split_parameters, to_actions
 from stages.control.pilot import join_features
 from stages.memory.noise import normals, uniforms
+from stages.training.initial import initialise
 from stages.worlds.dream import ACT, DreamWorld
 
 CRITIC_UNITS = 128
 LAMBDA = 0.95  # of GAE
 CLIP = 0.2  # of PPO's ratio
 ROWS = 8192  # of a minibatch
-TINY = 1e-3  # spread below which an input is not stretched further
+LEAST = 0.1  # of the median size of inputs: smaller ones are not stretched further
 
 
 class ActorCritic(nn.Module):
@@ -38,18 +39,19 @@ class ActorCritic(nn.Module):
     worth: Tensor  # of a unit of the critic, in returns
 
     def __init__(self, shape: ControllerShape, *, seed: int) -> None:
-        """The critic begins at random, the actor at zero: set it with `load`."""
+        """The critic begins at random; so do hidden units of the actor, all else at zero."""
         super().__init__()
         self.shape = shape
         begun = split_parameters(shape, np.zeros((1, shape.num_parameters)))
         self.actor = nn.ParameterDict(
             {_key(name): nn.Parameter(value[0]) for name, value in begun.items()}
         )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.critic = nn.Sequential(
-                nn.Linear(shape.num_inputs, CRITIC_UNITS), nn.Tanh(), nn.Linear(CRITIC_UNITS, 1)
-            )
+        self.critic = nn.Sequential(
+            nn.Linear(shape.num_inputs, CRITIC_UNITS), nn.Tanh(), nn.Linear(CRITIC_UNITS, 1)
+        )
+        initialise(self, seed=seed)
+        with torch.no_grad():
+            self.actor[_key(list(shape.tensors)[-2 if shape.bias else -1])].zero_()
         self.register_buffer("scale", torch.ones(shape.num_inputs))
         self.register_buffer("worth", torch.ones(()))
 
@@ -59,7 +61,8 @@ class ActorCritic(nn.Module):
         with torch.no_grad():
             for name, value in found.items():
                 here = self.actor[_key(name)]
-                here.copy_(value[0] * self.scale if name == "layer0.weight" else value[0])
+                size = self.scale.cpu() if name == "layer0.weight" else 1.0
+                here.copy_(value[0] * size)
 
     def parameters_of_c(self) -> NDArray[np.float64]:
         """All weights [P] of C, for inputs as they are."""
@@ -89,7 +92,8 @@ class ActorCritic(nn.Module):
 class Actor:
     """How C's outputs become actions by chance, and how likely these were.
 
-    A box: C's outputs before the tanh are means of normal numbers. A choice: they are logits.
+    A box: C's outputs before the tanh are means of normal numbers. A choice: after it they are
+    logits, of which C takes the largest.
     """
 
     def __init__(self, spec: ActionSpec, squash: tuple[str, ...]) -> None:
@@ -99,7 +103,8 @@ class Actor:
         """What is done with these means [B, A]: numbers before the tanh [B, A], or choices [B]."""
         if self.spec.kind == "choice":
             uniform = uniforms(seeds, step, means.shape[1], stream=ACT)
-            return (means / sigma - torch.log(-torch.log(uniform))).argmax(-1)  # Gumbel's trick
+            logits = torch.tanh(means) / sigma
+            return (logits - torch.log(-torch.log(uniform))).argmax(-1)  # Gumbel's trick
         return means + sigma * normals(seeds, step, means.shape[1], stream=ACT)
 
     def actions(self, drawn: Tensor) -> NDArray[np.generic]:
@@ -111,7 +116,7 @@ class Actor:
     def log_chance(self, means: Tensor, drawn: Tensor, sigma: float) -> Tensor:
         """Of what was done [n], up to what does not depend on the means [n, A]."""
         if self.spec.kind == "choice":
-            chances = functional.log_softmax(means / sigma, dim=-1)
+            chances = functional.log_softmax(torch.tanh(means) / sigma, dim=-1)
             return chances.gather(1, drawn[:, None])[:, 0]
         return (((drawn - means) / sigma) ** 2).sum(-1) / -2
 
@@ -227,9 +232,20 @@ class Learner:
         self.model, self._actor, self._terms = model, actor, terms
         self.adam = torch.optim.Adam(model.parameters(), lr=terms.learning_rate)
 
-    def learn(self, dreamt: Dreamt, sigma: float, *, order: torch.Generator) -> dict[str, float]:
-        """Some passes over what was dreamt; what there is to say of them."""
+    def learn(
+        self,
+        dreamt: Dreamt,
+        sigma: float,
+        *,
+        order: torch.Generator,
+        tick: Callable[[], None],
+    ) -> float:
+        """Some passes over what was dreamt; the share of its returns that the critic foresaw.
+
+        Broken off by `tick`, which is called before every step of Adam, it has changed the weights.
+        """
         model, terms = self.model, self._terms
+        inputs = dreamt.inputs.flatten(0, 1)
         with torch.no_grad():
             values = model.values(dreamt.inputs)
             found = advantages(
@@ -240,36 +256,32 @@ class Learner:
                 discount=terms.discount,
             )
             there = dreamt.chance > 0
-            inputs, drawn, weight = (
-                part[there] for part in (dreamt.inputs, dreamt.drawn, dreamt.chance)
-            )
-            target, better = (values + found)[there], found[there]
+            places = there.flatten().nonzero()[:, 0]  # of inputs, which are too large to copy
+            drawn, weight, better = dreamt.drawn[there], dreamt.chance[there], found[there]
+            target = (values + found)[there]
             weight = weight / weight.mean()
-            before = self._actor.log_chance(model.means(inputs), drawn, sigma)
+            before = self._actor.log_chance(model.means(inputs)[places], drawn, sigma)
             middle = (weight * better).mean()
             spread = (weight * (better - middle) ** 2).mean().sqrt()
-            missed = (weight * (target - values[there]) ** 2).mean()
+            missed = (weight * found[there] ** 2).mean()
             varies = (weight * (target - (weight * target).mean()) ** 2).mean()
             better = (better - middle) / (spread + 1e-8)
         for _ in range(terms.passes):
-            places = torch.randperm(len(inputs), generator=order).to(inputs.device)
-            for rows in torch.split(places, ROWS):
-                now = self._actor.log_chance(model.means(inputs[rows]), drawn[rows], sigma)
+            shuffled = torch.randperm(len(places), generator=order).to(places.device)
+            for rows in torch.split(shuffled, ROWS):
+                tick()
+                seen = inputs[places[rows]]
+                now = self._actor.log_chance(model.means(seen), drawn[rows], sigma)
                 ratio = (now - before[rows]).exp()
                 gain = torch.minimum(
                     ratio * better[rows], ratio.clamp(1 - CLIP, 1 + CLIP) * better[rows]
                 )
-                error = (model.values(inputs[rows]) - target[rows]) ** 2
+                error = (model.values(seen) - target[rows]) ** 2
                 loss = (weight[rows] * (error - gain)).mean()
                 self.adam.zero_grad()
                 torch.autograd.backward(loss)
                 self.adam.step()
-        with torch.no_grad():
-            moved = before - self._actor.log_chance(model.means(inputs), drawn, sigma)
-        return {
-            "explained": float(1 - missed / varies.clamp(min=1e-12)),
-            "moved": float((weight * moved).mean()),
-        }
+        return float(1 - missed / varies.clamp(min=1e-12))
 
     def measure(self, dreamt: Dreamt) -> None:
         """Learn from a first dream how large inputs and returns are; C stays what it is."""
@@ -277,8 +289,8 @@ class Learner:
         kept = model.parameters_of_c()
         there = dreamt.chance > 0
         with torch.no_grad():
-            raw = dreamt.inputs[there] * model.scale
-            model.scale.copy_(raw.square().mean(0).sqrt().clamp(min=TINY))
+            size = model.scale * dreamt.inputs[there].square_().mean(0).sqrt()
+            model.scale.copy_(size.clamp(min=max(LEAST * float(size.median()), 1e-6)))
             nothing = torch.zeros_like(dreamt.rewards)
             returns = advantages(
                 dreamt.rewards,
@@ -288,7 +300,8 @@ class Learner:
                 discount=self._terms.discount,
                 decay=1.0,
             )
-            model.worth.copy_(returns[there].square().mean().sqrt().clamp(min=1e-6))
+            worth = float(returns[there].square().mean().sqrt())
+            model.worth.fill_(worth if worth > 0 else 1.0)
         model.load(kept)
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages.contracts import setting
 from stages.control.schedule import Schedule
+from stages.errors import UsageError
 from stages.training.precision import PRECISIONS
 
 if TYPE_CHECKING:
@@ -15,6 +16,10 @@ FIRST, ANYWHERE = "first", "anywhere"  # where dreams begin
 WORLD, DREAM, ORACLE = PLACES = ("world", "dream", "oracle")
 CMA_ES, PPO = METHODS = ("cma-es", "ppo")
 OF_PPO = ("method", "learning_rate", "discount", "passes")
+OF_CMA_ES = (
+    *("starts", "start_generations", "components", "covariance", "common_tracks", "finalists"),
+    *("random_start", "patience"),
+)
 OF_DREAMS = (
     "temperature",
     "dream_starts",
@@ -69,7 +74,8 @@ class Config:
     )
     sigma_end: float = setting(
         0.0,
-        doc="to where sigma falls, by the same factor each generation; 0: CMA-ES adapts it",
+        doc="to where sigma falls, by the same factor each generation; 0: CMA-ES adapts it, ppo "
+        "keeps it",
         low=0.0,
     )
     covariance: str = setting("full", doc="what CMA-ES adapts", choices=("full", "diagonal"))
@@ -134,7 +140,9 @@ class Config:
         if self.dream_dropout >= 1:
             raise ValueError(f"dream_dropout is {self.dream_dropout}: nothing would be left")
         if self.method == PPO and (self.components or self.finalists or self.starts > 1):
-            raise ValueError("components, finalists and starts are of cma-es, method is ppo")
+            raise ValueError(
+                "method ppo has no candidates: components and finalists must be 0, starts 1"
+            )
         if self.finalists == 1 or self.finalists >= self.population:
             raise ValueError(
                 f"finalists is {self.finalists}: 0, or 2 to {self.population - 1}, fewer than the "
@@ -152,8 +160,7 @@ class Config:
     def decisive(self) -> dict[str, Any]:
         """The settings that decide what comes out: those of the dream only where there is one."""
         idle = {DREAM: (), ORACLE: OF_DREAMS, WORLD: ("place", *OF_DREAMS)}[self.place]
-        if self.method == CMA_ES:
-            idle = (*idle, *OF_PPO)
+        idle = (*idle, *(OF_PPO if self.method == CMA_ES else OF_CMA_ES))
         return {name: value for name, value in asdict(self).items() if name not in idle}
 
     @property
@@ -175,3 +182,17 @@ class Config:
 
         names = ("features", "hidden", "bias", "latent", "squash")
         return PilotShape(**{name: getattr(self, name) for name in names})
+
+
+def check_place(config: Config) -> None:
+    """Refuse a search where its method has nothing to learn from.
+
+    Raises:
+        UsageError: it is no place for this method.
+    """
+    if config.method == PPO and config.place != DREAM:
+        raise UsageError(
+            f"control.method=ppo learns in the dream, not in the {config.place}.",
+            why="It takes more steps than the world could give.",
+            fix="Use --set control.place=dream, or --set control.method=cma-es",
+        )

@@ -23,7 +23,8 @@ def uniforms(seeds: Tensor, step: int, size: int, *, stream: int = 0) -> Tensor:
     key = _mixed(_mixed(seeds.to(torch.int64) + _signed(_STEP * (step + 1))) + stream)
     columns = torch.arange(1, size + 1, device=seeds.device) * _signed(_COLUMN)
     bits = _shifted(_mixed(key[:, None] + columns), 64 - _BITS)
-    return (bits.to(torch.float32) + 0.5) * 2.0**-_BITS
+    # The largest, plus a half, would be rounded to 1, whose normal number is infinite.
+    return ((bits.to(torch.float32) + 0.5) * 2.0**-_BITS).clamp_(max=1 - 2.0**-_BITS)
 
 
 def normals(seeds: Tensor, step: int, size: int, *, stream: int = 0) -> Tensor:

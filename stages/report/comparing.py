@@ -173,7 +173,7 @@ def _learning(groups: Sequence[Group]) -> Element:
                 ("Mean vector by generation", "generation", "return", _by_generation),
                 ("Mean vector by frames of the world", "frames", "return", _by_frames),
                 ("Population mean", "generation", "return where candidates were tried", _mean),
-                ("Step size", "generation", "sigma", _sigma),
+                ("Step size, or noise of ppo", "generation", "sigma", _sigma),
             ),
         ),
     )

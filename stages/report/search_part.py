@@ -25,7 +25,7 @@ def search_part(seen: Seen) -> Element:
     in_dream = ", in the dream" if dreams_alone(newest) else ""
     told = [
         ("artifact", newest.id),
-        ("candidates were tried in", f"the {place}" if place != "oracle" else "the oracle"),
+        ("C was tried in", f"the {place}" if place != "oracle" else "the oracle"),
         (f"selected mean vector{in_dream}", summary.get("selected_score")),
         ("of generation", summary.get("selected_generation")),
         ("generations", summary["generations"]),
@@ -116,7 +116,7 @@ def _score(found: Search, label: str) -> Line:
 def _sigma(found: Search, *, climbs: bool) -> Element:
     drawn = curves([Line("sigma", found.generations, found.sigma, 2, DOTTED)], x="generation", y="")
     title, says = (
-        ("Noise", "Standard deviation of C's outputs before the tanh, while it learns.")
+        ("Noise", "Standard deviation of what C does while it learns; afterwards it does without.")
         if climbs
         else ("Step size", "Standard deviation of the search's distribution.")
     )

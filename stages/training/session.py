@@ -26,6 +26,19 @@ HELD_OUT = "/held_out/"  # in the names of what is measured when training is ove
 KEPT = 2  # checkpoints
 
 
+def settle(
+    partial: Partial, resources: Resources, *, progress: Monitor
+) -> tuple[torch.device, int]:
+    """The device and the math threads of a run: those that it began with, if it did."""
+    recorded = partial.recorded()
+    device = resolve_device(recorded.get("device", resources.device))
+    threads = use_threads(recorded.get("threads", resources.threads))
+    partial.record({"device": device.type, "threads": threads})
+    if resources.threads and resources.threads != threads:
+        progress.emit(Noted(f"Going on with {threads} math threads: the run began with them."))
+    return device, threads
+
+
 class Session:
     """Where a training run keeps what it needs to be gone on with."""
 
@@ -35,14 +48,7 @@ class Session:
         self._metrics = MetricsLog(partial, progress)
         self._checkpoint_seconds = resources.checkpoint_seconds
         self._num_lines = 0  # of metrics
-        recorded = partial.recorded()
-        self.device: torch.device = resolve_device(recorded.get("device", resources.device))
-        self.threads = use_threads(recorded.get("threads", resources.threads))
-        partial.record({"device": self.device.type, "threads": self.threads})
-        if resources.threads and resources.threads != self.threads:
-            progress.emit(
-                Noted(f"Going on with {self.threads} math threads: the run began with them.")
-            )
+        self.device, self.threads = settle(partial, resources, progress=progress)
 
     def fit(
         self,

@@ -68,3 +68,10 @@ def test_normal_numbers_are_finite_and_have_the_inverse_distribution():
     assert torch.isfinite(normal).all()
     np.testing.assert_allclose(normal.numpy(), stats.norm.ppf(uniform.numpy()), atol=2e-4)
     assert 4 < normal.abs().max() < 6
+
+
+def test_no_number_is_one_and_no_normal_infinite():
+    """A hash of all ones, which half a step more would round to 1."""
+    seed = torch.tensor([9415209])
+    assert 0.9999 < float(uniforms(seed, 3, 1, stream=6)) < 1
+    assert 5 < float(normals(seed, 3, 1, stream=6)) < 6

@@ -8,6 +8,7 @@ import pytest
 from command_line import clear_session, copied, manifest, payload, start_wm, wait_until, wm
 
 from stages.artifacts.weights import unpack_tensors
+from stages.execution.cores import available_cores
 
 pytestmark = pytest.mark.pipeline
 
@@ -139,6 +140,8 @@ def test_c_climbs_in_the_dream_and_goes_on_where_it_was_stopped(dreamt, tmp_path
     summary = manifest(root, "control/0003")["summary"]
     assert (summary["method"], summary["place"], summary["searched"]) == ("ppo", "dream", 1088)
     assert summary["frames"] == sum(r["frames"] for r in scored)
+    told = manifest(root, "control/0003")["provenance"]
+    assert (told["device"], told["threads"]) == ("cpu", available_cores())
     process = start_wm("train-control", "-w", stopped, *CLIMB, log=tmp_path / "log")
     try:
         wait_until(lambda: list(stopped.glob("control/.partial-*/000003.ascent*")), seconds=120)
@@ -148,6 +151,7 @@ def test_c_climbs_in_the_dream_and_goes_on_where_it_was_stopped(dreamt, tmp_path
         clear_session(process)
     (partial,) = stopped.glob("control/.partial-*")
     newest = max(partial.glob("*.ascent.safetensors"))
+    shutil.copy(newest, partial / "old-000003.ascent.safetensors")  # nobody's
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")  # and the newest state has rotted
     wm("train-control", "-w", stopped, *CLIMB, "--workers", 1)
     assert payload(stopped, "control/0001") == payload(root, "control/0003")
@@ -171,6 +175,10 @@ def test_a_climb_is_in_the_dream_alone(dreamt, tmp_path):
     climb = ("--set", "control.method=ppo")
     refused = wm("train-control", "-w", root, "--in", "world", *climb, code=2)
     assert "learns in the dream" in refused.said and "control.method=cma-es" in refused.said
+    shutil.rmtree(root / "vision")
+    refused = wm("run", "-w", root, "--set", "control.place=world", *climb, code=2)
+    assert "control.place=dream" in refused.said, "before anything is trained"
+    assert not (root / "vision").exists()
     both = ("--set", "control.components=10")
     refused = wm("train-control", "-w", root, "--in", "dream", *climb, *both, code=2)
-    assert "cma-es" in refused.said
+    assert "components" in refused.said
