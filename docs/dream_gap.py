@@ -22,6 +22,8 @@ def told(folder: Path) -> str:
     words = [f"{control['dream_end']} ends, temperature {control['temperature']:g}"]
     if control["dream_dropout"]:
         words.append(f"dropout {control['dream_dropout']:g}")
+    if control.get("method") == "ppo":
+        words.append("ppo")
     if any(parent["kind"] == "control" for parent in manifest["parents"]):
         words.append("round 2")
     return ", ".join(words)

@@ -142,6 +142,9 @@ def test_c_climbs_in_the_dream_and_goes_on_where_it_was_stopped(dreamt, tmp_path
     assert summary["frames"] == sum(r["frames"] for r in scored)
     told = manifest(root, "control/0003")["provenance"]
     assert (told["device"], told["threads"]) == ("cpu", available_cores())
+    wm("report", "-w", root)
+    page = (root / "report.html").read_text()
+    assert "its noise included" in page and ">Noise<" in page and ">Step size<" in page
     process = start_wm("train-control", "-w", stopped, *CLIMB, log=tmp_path / "log")
     try:
         wait_until(lambda: list(stopped.glob("control/.partial-*/000003.ascent*")), seconds=120)
