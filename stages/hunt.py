@@ -1,6 +1,7 @@
 """One search for C in progress: the strategy, its log, and the workers that drive."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from stages.ascent import Ascent
     from stages.control.restarts import Restarts
     from stages.control.search_log import Row
+    from stages.training.device import Holes
 
 STATE = "search.safetensors"  # mean and step size at the end, and the vector that was selected
 
@@ -158,7 +160,7 @@ class Hunt:
                 oracle=self.config.place == ORACLE,
             )
             self._show("")
-            with keeping(self._kept):
+            with keeping(self._kept), self._memory() as self.holes:
                 self._select()
                 while self.search.within < self.config.generations or self.search.awaits_score:
                     if isinstance(self.search, Ascent):
@@ -167,6 +169,14 @@ class Hunt:
                         self._generation(self.search)
                     self._select()
         return self._written()
+
+    def _memory(self) -> "AbstractContextManager[Holes | None]":
+        """How this process treats what it frees: tensors of a climb are as large in every step."""
+        if self.config.method != PPO:
+            return nullcontext()
+        from stages.training.device import memory_kept
+
+        return memory_kept()
 
     def _kept(self) -> str:
         return f"The search is kept as it stood after generation {self.search.generation}."
@@ -198,6 +208,8 @@ class Hunt:
         fitness, frames, says = ascent.climb(seeds, schedule.longest_in(number))
         self.log.add_generation(ascent, ascent.mean, fitness, frames)
         self._show(says)
+        if self.holes:
+            self.holes.look()
 
     def _select(self) -> None:
         """Score the distribution's mean on held-out seeds when it is due; the start's own, too."""

@@ -1,6 +1,8 @@
 """Where tensors live and how many threads compute."""
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -81,6 +83,16 @@ def return_freed_memory() -> None:
             library.mallopt(parameter, value)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
+
+
+@contextmanager
+def memory_kept() -> Iterator["Holes"]:
+    """Keep what is freed inside, and give it back behind; look at the holes between steps."""
+    keep_freed_memory()
+    try:
+        yield Holes()
+    finally:
+        return_freed_memory()
 
 
 class Holes:
