@@ -126,13 +126,13 @@ def run_inline(root: Path, kind: str):
 def _without_workers() -> Iterator[None]:
     """Let stages run their tasks in their own process."""
     import stages.evaluate
+    import stages.hunt
     import stages.rollout
     import stages.sample_latents
-    import stages.train_control
     from stages.execution.inline import InlineExecutor
 
     with contextlib.ExitStack() as stack:
-        for verb in (stages.rollout, stages.sample_latents, stages.train_control, stages.evaluate):
+        for verb in (stages.rollout, stages.sample_latents, stages.hunt, stages.evaluate):
             inline = mock.patch.object(verb, "LocalExecutor", lambda *_, **__: InlineExecutor())
             stack.enter_context(inline)
         yield
