@@ -65,8 +65,7 @@ def test_workers_and_tasks_change_nothing(dreamt, doom_workspace, tmp_path):
 
 
 def test_temperature_makes_another_dream_and_another_artifact(dreamt, tmp_path):
-    root = tmp_path / "workspace"
-    shutil.copytree(dreamt, root)
+    root = copied(dreamt, tmp_path / "workspace")
     hot = ("--set", "control.temperature=1.5", "--set", "control.dream_end=sampled")
     made = wm("train-control", "-w", root, *DREAM, *hot, "--json").report
     assert made["artifact"] == "control/0003"
@@ -76,8 +75,7 @@ def test_temperature_makes_another_dream_and_another_artifact(dreamt, tmp_path):
 
 
 def test_candidates_may_begin_anywhere_and_the_mean_vector_does_not(dreamt, tmp_path):
-    root = tmp_path / "workspace"
-    shutil.copytree(dreamt, root)
+    root = copied(dreamt, tmp_path / "workspace")
     anywhere = ("--set", "control.dream_starts=anywhere", "--set", "control.dream_steps=7")
     wm("train-control", "-w", root, *DREAM, *anywhere, "--workers", 2)
     records = log_of(root, "control/0003")
@@ -91,8 +89,7 @@ def test_candidates_may_begin_anywhere_and_the_mean_vector_does_not(dreamt, tmp_
 
 
 def test_what_was_learnt_in_the_dream_is_evaluated_in_the_game(dreamt, tmp_path):
-    root = tmp_path / "workspace"
-    shutil.copytree(dreamt, root)
+    root = copied(dreamt, tmp_path / "workspace")
     report = wm("evaluate", "-w", root, "--from", "control/0002", "--json").report
     assert report["artifact"] == "evaluations/0002"
     assert 1 <= report["summary"]["mean"] <= 200
@@ -128,8 +125,7 @@ CLIMB = (
 
 
 def test_c_climbs_in_the_dream_and_goes_on_where_it_was_stopped(dreamt, tmp_path):
-    root = tmp_path / "workspace"
-    shutil.copytree(dreamt, root)
+    root = copied(dreamt, tmp_path / "workspace")
     stopped = copied(root, tmp_path / "stopped", before="control")
     wm("train-control", "-w", root, *CLIMB, "--workers", 2)
     records = log_of(root, "control/0003")
@@ -161,8 +157,7 @@ def test_c_climbs_in_the_dream_and_goes_on_where_it_was_stopped(dreamt, tmp_path
 
 
 def test_a_climb_goes_on_from_another_controller(dreamt, tmp_path):
-    root = tmp_path / "workspace"
-    shutil.copytree(dreamt, root)
+    root = copied(dreamt, tmp_path / "workspace")
     still = ("--set", "control.learning_rate=1e-30", "--set", "control.generations=1")
     wm("train-control", "-w", root, *CLIMB, *still, "--from", "control/0002")
     first, second = (
@@ -173,8 +168,7 @@ def test_a_climb_goes_on_from_another_controller(dreamt, tmp_path):
 
 
 def test_a_climb_is_in_the_dream_alone(dreamt, tmp_path):
-    root = tmp_path / "workspace"
-    shutil.copytree(dreamt, root)
+    root = copied(dreamt, tmp_path / "workspace")
     climb = ("--set", "control.method=ppo")
     refused = wm("train-control", "-w", root, "--in", "world", *climb, code=2)
     assert "learns in the dream" in refused.said and "control.method=cma-es" in refused.said
