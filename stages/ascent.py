@@ -134,9 +134,9 @@ class Ascent:
         order = torch_generator(self._seed, "ascent", self.generation, device=device)
         explained = self._learner.learn(dreamt, self.sigma, order=order, tick=self._progress.poll)
         self._require_finite()
-        self.generation += 1
+        self._save(self.generation + 1)
+        self.generation += 1  # only now: until then the one before is kept
         self._last = self.generation
-        self._save()
         fitness = dreamt.returns.reshape(self._config.population, -1).mean(axis=1)
         says = f"dreamt return {fitness.mean():.4g}, critic explains {explained:.0%}"
         return fitness, dreamt.num_frames + measured, says
@@ -171,7 +171,8 @@ class Ascent:
         Raises:
             ArtifactDamaged: there are states, and none can be gone on from.
         """
-        records = parse_log(self._partial.lines(LOG), source=LOG, rules={"generation": COUNT})
+        lines = self._partial.lines(LOG)
+        records = parse_log(lines, source=LOG, rules={"generation": COUNT})
         reached = [record["generation"] for record in records if "fitness" in record]
         states = self._states()
         for name in reversed(states):
@@ -184,19 +185,19 @@ class Ascent:
             self._partial.remove(name)  # or it would count as newer than what comes now
         if reached and not self._last:
             raise self._damaged("No weights of this search are what was written")
-        lines = zip(self._partial.lines(LOG), records, strict=True)
-        kept = [line for line, record in lines if record["generation"] <= self._last]
+        pairs = zip(lines, records, strict=True)
+        kept = [line for line, record in pairs if record["generation"] <= self._last]
         if len(kept) < len(records):
             self._partial.keep_lines(LOG, kept)
 
-    def _save(self) -> None:
+    def _save(self, generation: int) -> None:
         tensors = {MODEL + k: v.cpu().numpy() for k, v in self._model.state_dict().items()}
         for name, parameter in self._model.named_parameters():
             moments = self._learner.adam.state[parameter]
             tensors[MEAN + name] = moments["exp_avg"].cpu().numpy()
             tensors[SQUARE + name] = moments["exp_avg_sq"].cpu().numpy()
             tensors[COUNTED + name] = np.array([float(moments["step"])])
-        self._partial.write(_name(self.generation, STATE), pack_tensors(tensors))
+        self._partial.write(_name(generation, STATE), pack_tensors(tensors))
         for old in self._states()[:-KEPT]:
             self._partial.remove(old)
 

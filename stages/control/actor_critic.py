@@ -171,7 +171,7 @@ def dream(
             inputs.append(seen)
             drawn.append(done)
             # The dream's own rewards count by the chance; the critic's do not know of it.
-            earned = torch.from_numpy(step.reward).to(live)
+            earned = torch.from_numpy(step.reward).float().to(live.device)
             rewards.append(torch.where(live > 0, earned / live.clamp(min=1e-6), 0.0))
             kept.append(torch.where(live > 0, now / live.clamp(min=1e-6), 0.0))
             chances.append(now)
