@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import torch
 
-from stages.training.device import keep_freed_memory, return_freed_memory, use_threads
+from stages.training.device import memory_kept, use_threads
 
 MIN_ROWS = 16  # of a part: below it, a matrix product costs as much as one of 16 rows
 LOOK_SECONDS = 0.5  # between two looks at signals
@@ -78,18 +78,17 @@ class Crew:
 @contextmanager
 def crew(num_threads: int) -> Iterator[Crew]:
     """A crew of so many math threads; outside `learn` this thread has all of them."""
-    keep_freed_memory()
-    pool = ThreadPoolExecutor(num_threads, "part")
-    patient = True
-    try:
-        yield Crew(pool, num_threads)
-    except KeyboardInterrupt:  # StopNow is one
-        patient = False  # nobody needs the step that they compute
-        raise
-    finally:
-        pool.shutdown(wait=patient, cancel_futures=True)
-        use_threads(num_threads)
-        return_freed_memory()
+    with memory_kept():
+        pool = ThreadPoolExecutor(num_threads, "part")
+        patient = True
+        try:
+            yield Crew(pool, num_threads)
+        except KeyboardInterrupt:  # StopNow is one
+            patient = False  # nobody needs the step that they compute
+            raise
+        finally:
+            pool.shutdown(wait=patient, cancel_futures=True)
+            use_threads(num_threads)
 
 
 def _learn(part: Part, parameters: Sequence[torch.Tensor], num_threads: int) -> Summed:
