@@ -52,11 +52,12 @@ def described(
 
 
 _SIZE = SettingRule("a size", low=0)
+_LATER = {"joint_mixture"}  # what artifacts of earlier versions do not tell: the default holds
 
 
 def record_of(cls: type[Record], values: Mapping[str, Any]) -> Record:
     """A record from what a manifest says of its fields; raises when that is not its type."""
-    wanted = get_type_hints(cls)
+    wanted = {n: kind for n, kind in get_type_hints(cls).items() if n in values or n not in _LATER}
     rules = {name: _SIZE if kind is int else SettingRule("") for name, kind in wanted.items()}
     return cls(**{n: convert(values[n], wanted[n], rules[n], key=n) for n in wanted})
 
@@ -76,9 +77,9 @@ def check_vision(path: Path, latent_size: int, source: str) -> None:
 
 def check_memory(path: Path, shape: "MDNRNNShape", source: str) -> None:
     """Refuse weights of an M of another size."""
-    units, outputs = shape.hidden_size, 3 * shape.latent_size * shape.num_mixtures
+    units = shape.hidden_size
     lstm = {"lstm.weight_ih": (4 * units, shape.num_inputs)}
-    _check_some(path, {**lstm, "head.weight": (outputs, units)}, source)
+    _check_some(path, {**lstm, "head.weight": (shape.num_outputs, units)}, source)
 
 
 def _check_some(path: Path, expected: Mapping[str, tuple[int, ...]], source: str) -> None:

@@ -68,7 +68,8 @@ def build_memory(shape: Mapping[str, Any], *, seed: int = 0) -> "MDNRNN":
     """An untrained M, its weights drawn from the seed."""
     from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
 
-    return MDNRNN(MDNRNNShape(**{f.name: shape[f.name] for f in fields(MDNRNNShape)}), seed=seed)
+    known = {f.name for f in fields(MDNRNNShape)}
+    return MDNRNN(MDNRNNShape(**{n: told for n, told in shape.items() if n in known}), seed=seed)
 
 
 def start_from(model: "torch.nn.Module", parents: Sequence[Artifact], kind: str) -> None:

@@ -51,6 +51,9 @@ class Config:
 
     hidden_size: int = setting(256, doc="H, units of the LSTM", low=1)
     num_mixtures: int = setting(5, doc="K, Gaussians per latent dimension", low=1)
+    joint_mixture: bool = setting(
+        False, doc="draw one of the K for all latent dimensions at once, not one for each"
+    )
     reward_head: bool = setting(False, doc="predict the reward too")
     end_head: bool = setting(False, doc="predict the end of the episode too")
     restart_flag: bool = setting(False, doc="tell M the first step of an episode")
@@ -81,7 +84,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     check_actions_known(latents)
     resolved = {
         "world": world_fields(latents),
-        "memory": asdict(config),
+        "memory": _fields(config),
         "seed": job.seed,
     }
     vision = _vision_of(workspace, latents[0])
@@ -108,6 +111,14 @@ def _vision_of(workspace: Workspace, latents: Artifact) -> Artifact:
     return workspace.resolve(parent_of(latents, "vision"))
 
 
+def _fields(config: Config) -> dict[str, Any]:
+    """The settings as artifacts tell them: those of earlier versions know of no joint mixture."""
+    told = asdict(config)
+    if not config.joint_mixture:
+        del told["joint_mixture"]
+    return told
+
+
 def _shape(config: Config, latents: Artifact) -> dict[str, Any]:
     return {
         "latent_size": latents.manifest.summary["latent_size"],
@@ -118,6 +129,7 @@ def _shape(config: Config, latents: Artifact) -> dict[str, Any]:
         "end_head": config.end_head,
         "restart_flag": config.restart_flag,
         "min_log_sigma": config.min_log_sigma,
+        "joint_mixture": config.joint_mixture,
     }
 
 

@@ -171,9 +171,12 @@ def differing(
     there: str = "there",
     here: str = "here",
 ) -> str:
-    """Both sides of every field of ours that is not the same there; empty when all are."""
+    """Both sides of every field of ours that is not the same there; empty when all are.
+
+    What earlier versions did not know of is off there.
+    """
     prefix = f"{section}." if section else ""
-    pairs = [(name, _plain(theirs.get(name)), _plain(value)) for name, value in ours.items()]
+    pairs = [(name, _plain(theirs.get(name, False)), _plain(value)) for name, value in ours.items()]
     sides = [f"{prefix}{name}: {a} {there}, {b} {here}" for name, a, b in pairs if a != b]
     return "; ".join(sides) + "." if sides else ""
 

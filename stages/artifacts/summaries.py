@@ -43,6 +43,7 @@ _MEMORY_SHAPE = {
     **dict.fromkeys(("latent_size", "action_size", "hidden_size", "num_mixtures"), SIZE),
     **dict.fromkeys(("reward_head", "end_head", "restart_flag"), FLAG),
     "min_log_sigma": NUMBER,
+    "joint_mixture": optional(FLAG),
 }
 _TOLD: Mapping[str, Mapping[str, Rule]] = {
     "rollouts": {**_SEED, **_ACTIONS, **_ENGINES},

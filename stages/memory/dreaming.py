@@ -60,8 +60,8 @@ class DreamingMemory:
             self._filled = weight.shape[1]
             weight = functional.pad(weight, (0, -self._filled % PAIR))
             self._weight = _sigmoids_first(weight).to(dtype).t()  # [I, 4H]
-            self._head_weight = model.head.weight.to(dtype, copy=True)  # [3 * Z * K, H]
-            self._head_bias = model.head.bias.to(torch.float32, copy=True)[:, None]
+            self._head_weight = self._spread(model.head.weight).to(dtype)  # [3 * Z * K, H]
+            self._head_bias = self._spread(model.head.bias[:, None]).to(torch.float32)
         on_processor = self.device.type == "cpu"
         self._fused = compiled_draw() if compiled and on_processor and can_compile() else None
         self._block = BLOCK if on_processor else sys.maxsize
@@ -103,6 +103,13 @@ class DreamingMemory:
         c = torch.mul(keep, c, out=into[1]).addcmul_(take, new.tanh_())
         torch.tanh(c, out=into[0]).mul_(show)
 
+    def _spread(self, head: Tensor) -> Tensor:
+        """A copy of rows [(G + 2 Z) K, ...] of the head in which each dimension has its logits."""
+        sizes = [self.shape.num_choices, 2 * self.shape.latent_size]
+        logits, others = torch.split(head.view(-1, self.shape.num_mixtures, head.shape[1]), sizes)
+        logits = logits.expand(self.shape.latent_size, *logits.shape[1:])
+        return torch.cat((logits, others)).flatten(0, 1)
+
     def _scratch_for(self, num_lanes: int) -> _Scratch:
         """New memory costs more than filling it; kept for one block size and its remainder."""
         if num_lanes not in self._scratch:
@@ -138,6 +145,8 @@ class DreamingMemory:
         Every pass runs along the lanes, where a mixture's five components would not fill a vector
         register.
         """
+        if self.shape.joint_mixture:  # all dimensions draw the same component
+            uniform = uniform[:, :1].expand_as(uniform).contiguous()
         scratch = self._scratch_for(len(h))
         torch.mm(self._head_weight, h.to(self.dtype).t(), out=scratch.head)
         if self._fused is not None and temperature >= MIN_TEMPERATURE:

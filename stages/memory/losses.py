@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from stages.memory.lstm import State
 from stages.memory.mdn_rnn import MDNRNN
-from stages.memory.mixture import Prediction, log_likelihood
+from stages.memory.mixture import Prediction, mean_nll
 from stages.memory.mixture_nll import mixture_nll
 from stages.training.latents import draw
 
@@ -119,6 +119,7 @@ def training_loss(
             batch.z[:, 1:].flatten(0, 1),
             share.flatten(),
             min_log_sigma=model.shape.min_log_sigma,
+            num_mixtures=model.shape.num_mixtures,
         )
     }
     reward, end_logit = model.other_heads(h)
@@ -145,11 +146,11 @@ def step_errors(
 ) -> dict[str, Tensor]:
     """The errors of every step, [B, T] each, before masking.
 
-    `nll` is the mean over latent dimensions of -log p(z[t+1]), `reward` the squared error, `end`
+    `nll` is -log p(z[t+1]) per latent dimension, `reward` the squared error, `end`
     the binary cross-entropy in which steps that end weigh `end_weight` times.
     """
     others = _other_errors(prediction.reward, prediction.end_logit, batch, end_weight)
-    return {"nll": -log_likelihood(prediction, batch.z[:, 1:]).mean(-1), **others}
+    return {"nll": mean_nll(prediction, batch.z[:, 1:]), **others}
 
 
 def _other_errors(

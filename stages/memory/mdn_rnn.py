@@ -26,11 +26,12 @@ class MDNRNNShape:
     latent_size: int = 32  # Z
     action_size: int = 3  # A
     hidden_size: int = 256  # H
-    num_mixtures: int = 5  # K, for every latent dimension by itself
+    num_mixtures: int = 5  # K
     reward_head: bool = False
     end_head: bool = False
     restart_flag: bool = False  # one more input: 1 on the first step of an episode
     min_log_sigma: float = -7.0  # keeps the density of a constant dimension finite
+    joint_mixture: bool = False  # one component is drawn for all of z, not one per dimension
 
     def __post_init__(self) -> None:
         for name in ("latent_size", "action_size", "hidden_size", "num_mixtures"):
@@ -44,6 +45,16 @@ class MDNRNNShape:
         """Width of one step's input: z, a and perhaps the restart flag."""
         return self.latent_size + self.action_size + int(self.restart_flag)
 
+    @property
+    def num_outputs(self) -> int:
+        """Width of the mixture's head: logits [G, K], means [Z, K], log sigmas [Z, K]."""
+        return (self.num_choices + 2 * self.latent_size) * self.num_mixtures
+
+    @property
+    def num_choices(self) -> int:
+        """How many components are drawn per step, G."""
+        return 1 if self.joint_mixture else self.latent_size
+
 
 class MDNRNN(nn.Module):
     """M: `lstm`, `head` and, where the shape says so, `reward_head` and `end_head`."""
@@ -52,7 +63,7 @@ class MDNRNN(nn.Module):
         super().__init__()
         self.shape = shape
         self.lstm = LSTM(shape.num_inputs, shape.hidden_size)
-        self.head = nn.Linear(shape.hidden_size, 3 * shape.latent_size * shape.num_mixtures)
+        self.head = nn.Linear(shape.hidden_size, shape.num_outputs)
         self.reward_head = nn.Linear(shape.hidden_size, 1) if shape.reward_head else None
         self.end_head = nn.Linear(shape.hidden_size, 1) if shape.end_head else None
         initialise(self, seed=seed)
@@ -103,13 +114,15 @@ class MDNRNN(nn.Module):
         """What h [..., H] says of the step that follows; float32 also under autocast."""
         with torch.autocast(h.device.type, enabled=False):
             h = h.float()
-            raw = self.head(h).unflatten(-1, (3, self.shape.latent_size, self.shape.num_mixtures))
-            logit, mean, log_sigma = raw.unbind(-3)  # [..., Z, K] each
+            shape = self.shape
+            raw = self.head(h).unflatten(-1, (-1, shape.num_mixtures))  # [..., G + 2 Z, K]
+            sizes = (shape.num_choices, shape.latent_size, shape.latent_size)
+            logit, mean, log_sigma = raw.split(sizes, dim=-2)
             reward, end_logit = self.other_heads(h)
             return Prediction(
                 log_weight=functional.log_softmax(logit, dim=-1),
                 mean=mean,
-                log_sigma=log_sigma.clamp(min=self.shape.min_log_sigma),
+                log_sigma=log_sigma.clamp(min=shape.min_log_sigma),
                 reward=reward,
                 end_logit=end_logit,
             )

@@ -36,7 +36,7 @@ def foresee(memory: MDNRNN, h: torch.Tensor, end_weight: float) -> Foreseen:
     """What M, trained with that weight of ends, says after h [1, H]."""
     told = memory.heads(h)
     chosen = told.log_weight.argmax(-1, keepdim=True)
-    latent = told.mean.gather(-1, chosen).squeeze(-1)
+    latent = told.mean.gather(-1, chosen.expand(*told.mean.shape[:-1], 1)).squeeze(-1)
     logit = told.end_logit
     ends = None if logit is None else float(end_probability(logit, end_weight)[0])
     return Foreseen(latent, ends)

@@ -11,6 +11,7 @@ from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
 from stages.memory.mixture import sample
 
 SHAPE = MDNRNNShape(4, 2, 24, num_mixtures=3, min_log_sigma=-0.5)
+JOINT = MDNRNNShape(4, 2, 24, num_mixtures=3, min_log_sigma=-0.5, joint_mixture=True)
 FLAGGED = MDNRNNShape(4, 1, 16, restart_flag=True, end_head=True)
 
 
@@ -89,8 +90,9 @@ def test_inputs_that_do_not_fit_are_refused(wrong):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1.15])
-def test_a_draw_is_the_samplers(temperature):
-    model = lively(SHAPE)
+@pytest.mark.parametrize("shape", [SHAPE, JOINT])
+def test_a_draw_is_the_samplers(shape, temperature):
+    model = lively(shape)
     h = torch.tanh(normal(50, 24, seed=3))
     uniform = torch.rand(50, 4, generator=torch.Generator().manual_seed(4))
     noise = normal(50, 4, seed=5)

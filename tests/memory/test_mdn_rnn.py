@@ -1,5 +1,7 @@
 """M against the paper's counts, numpy, torch's own layer, and itself cut in other ways."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,12 +111,16 @@ def test_layer_is_torchs_with_the_second_bias_held_at_the_forget_offset():
     torch.testing.assert_close(model.lstm.bias.grad, layer.bias_ih_l0.grad)
 
 
-def test_heads_equal_numpy():
-    model = lively(SMALL)
+@pytest.mark.parametrize("joint", [False, True])
+def test_heads_equal_numpy(joint):
+    model = lively(replace(SMALL, joint_mixture=joint))
     h = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     prediction = model.heads(h)
-    weight, mean, sigma = oracle.mixture_head(as_numpy(model), h.numpy(), num_mixtures=3)
-    np.testing.assert_allclose(prediction.log_weight.exp().detach().numpy(), weight, atol=1e-6)
+    told = {"num_mixtures": 3, "joint": joint}
+    weight, mean, sigma = oracle.mixture_head(as_numpy(model), h.numpy(), **told)
+    found = prediction.log_weight.exp().detach().numpy()
+    assert found.shape == (6, 1 if joint else 4, 3)
+    np.testing.assert_allclose(np.broadcast_to(found, weight.shape), weight, atol=1e-6)
     np.testing.assert_allclose(prediction.mean.detach().numpy(), mean, atol=1e-5)
     np.testing.assert_allclose(prediction.log_sigma.exp().detach().numpy(), sigma, rtol=1e-4)
 

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.special import logsumexp
 
 from stages.errors import UsageError
-from stages.memory.mixture import Prediction, log_likelihood, sample
+from stages.memory.mixture import Prediction, log_likelihood, mean_nll, sample
 
 
 def gaussian(mean=0.0, sigma=1.0, shape=(1, 1)):
@@ -61,6 +61,62 @@ def test_density_equals_scipy():
     usual = expected > -50  # where the plain sum of densities does not underflow
     assert usual.mean() > 0.5
     np.testing.assert_allclose(found[usual], plain[usual], rtol=1e-3, atol=1e-4)
+
+
+def joint_of(prediction, weight):
+    """The same Gaussians under one choice of component per row: that of the first dimension."""
+    first = prediction.log_weight[:, :1]
+    return Prediction(first, prediction.mean, prediction.log_sigma), weight[:, 0]
+
+
+def test_nats_per_dimension_equal_scipys():
+    prediction, weight, mean, sigma = random_prediction(1)
+    z = np.random.default_rng(2).normal(0, 2, (50, 4))
+    every = np.log(weight) + stats.norm(mean, sigma).logpdf(z[..., None])  # [50, 4, K]
+    found = mean_nll(prediction, torch.tensor(z))
+    np.testing.assert_allclose(found.numpy(), -logsumexp(every, axis=-1).mean(-1), rtol=1e-3)
+
+    joint, shares = joint_of(prediction, weight)
+    wanted = [
+        -logsumexp(
+            [
+                np.log(share) + stats.multivariate_normal(m, np.diag(s**2)).logpdf(row)
+                for share, m, s in zip(shares[n], mean[n].T, sigma[n].T, strict=True)
+            ]
+        )
+        / 4
+        for n, row in enumerate(z)
+    ]
+    np.testing.assert_allclose(mean_nll(joint, torch.tensor(z)).numpy(), wanted, rtol=1e-3)
+    alone = logsumexp(
+        np.log(shares)[:, None] + stats.norm(mean, sigma).logpdf(z[..., None]), axis=-1
+    )
+    found = log_likelihood(joint, torch.tensor(z))  # of every dimension by itself
+    np.testing.assert_allclose(found.numpy(), alone, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.5])
+def test_dimensions_of_a_joint_mixture_jump_together(temperature):
+    """Covariance of what is drawn: sum_k w_k m_k m_k' - m m', w = softmax(log w / tau)."""
+    rows, log_weight = 200_000, np.log([0.5, 0.2, 0.3])
+    mean = np.array([[-1.0, 0.0, 2.0], [3.0, -2.0, 0.5]])  # [Z, K]
+    sigma = np.array([[0.1, 1.0, 0.5], [0.3, 0.2, 0.4]])
+    prediction = Prediction(
+        torch.tensor(log_weight, dtype=torch.float32).expand(rows, 1, 3),
+        *(
+            torch.tensor(part, dtype=torch.float32).expand(rows, 2, 3)
+            for part in (mean, np.log(sigma))
+        ),
+    )
+    z = draws(prediction, temperature=temperature).double().numpy()
+    weight = np.exp(log_weight / temperature)
+    weight /= weight.sum()
+    centre = mean @ weight
+    wanted = (mean * weight) @ mean.T - np.outer(centre, centre)
+    wanted += np.diag((weight * temperature * sigma**2).sum(1))
+    np.testing.assert_allclose(z.mean(0), centre, atol=0.02)
+    np.testing.assert_allclose(np.cov(z.T), wanted, atol=0.03)
+    assert abs(wanted[0, 1]) > 0.3
 
 
 def test_density_integrates_to_one():

@@ -1,5 +1,7 @@
 """The fast training loss of M against autograd of the plain formula, and numerical gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -26,15 +28,32 @@ def plain_nll(h, weight, bias, z, share, *, min_log_sigma):
     return -(share[:, None] * mixture.log_prob(z)).sum() / z.shape[1]
 
 
+def plain_joint_nll(h, weight, bias, z, share, *, min_log_sigma):
+    """The same of one mixture whose components are Gaussians of Z dimensions."""
+    raw = h @ weight.t() + bias
+    logits, rest = raw[:, :5], raw[:, 5:].unflatten(1, (2, z.shape[1], 5))
+    mean, log_sigma = rest[:, 0].mT, rest[:, 1].mT.clamp(min=min_log_sigma)  # [N, K, Z]
+    components = torch.distributions.Normal(mean, log_sigma.exp(), validate_args=False)
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(logits=logits),
+        torch.distributions.Independent(components, 1, validate_args=False),
+        validate_args=False,
+    )
+    return -(share * mixture.log_prob(z)).sum() / z.shape[1]
+
+
 @pytest.mark.parametrize("num_rows", [7, 2 * ROWS + 3])
-def test_value_and_gradients_are_those_of_the_plain_formula(num_rows):
-    double = torch.float64
-    h, weight = normal(num_rows, 6, dtype=double), normal(3 * 4 * 5, 6, seed=1, dtype=double)
-    bias, z = normal(60, seed=2, dtype=double), 2 * normal(num_rows, 4, seed=3, dtype=double)
+@pytest.mark.parametrize(("plain", "num_choices"), [(plain_nll, 4), (plain_joint_nll, 1)])
+def test_value_and_gradients_are_those_of_the_plain_formula(plain, num_choices, num_rows):
+    double, num_outputs = torch.float64, (num_choices + 2 * 4) * 5
+    h, weight = normal(num_rows, 6, dtype=double), normal(num_outputs, 6, seed=1, dtype=double)
+    bias = normal(num_outputs, seed=2, dtype=double)
+    z = 2 * normal(num_rows, 4, seed=3, dtype=double)
     share = torch.rand(num_rows, generator=torch.Generator().manual_seed(4), dtype=double)
     inputs = [part.requires_grad_() for part in (h, weight, bias)]
-    found = mixture_nll(*inputs, z, share, min_log_sigma=-1.0)  # some sigmas are at the bound
-    wanted = plain_nll(*inputs, z, share, min_log_sigma=-1.0)
+    bound = -1.0  # some sigmas are at it
+    found = mixture_nll(*inputs, z, share, min_log_sigma=bound, num_mixtures=5)
+    wanted = plain(*inputs, z, share, min_log_sigma=bound)
     torch.testing.assert_close(found, wanted)
     for one, other in zip(
         torch.autograd.grad(3 * found, inputs), torch.autograd.grad(3 * wanted, inputs), strict=True
@@ -42,23 +61,27 @@ def test_value_and_gradients_are_those_of_the_plain_formula(num_rows):
         torch.testing.assert_close(one, other)
 
 
-def test_gradients_are_those_of_small_differences():
+@pytest.mark.parametrize("num_outputs", [12, 10])  # of the second one the mixture is joint
+def test_gradients_are_those_of_small_differences(num_outputs):
     double = torch.float64
     z, share = normal(3, 2, seed=3, dtype=double), torch.tensor([0.5, 0.0, 2.0], dtype=double)
     inputs = [
         part.requires_grad_()
-        for part in (normal(3, 4, dtype=double), normal(12, 4, seed=1, dtype=double))
+        for part in (normal(3, 4, dtype=double), normal(num_outputs, 4, seed=1, dtype=double))
     ]
-    bias = normal(12, seed=2, dtype=double).requires_grad_()
+    bias = normal(num_outputs, seed=2, dtype=double).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda *parts: mixture_nll(*parts, z, share, min_log_sigma=-7.0), (*inputs, bias)
+        lambda *parts: mixture_nll(*parts, z, share, min_log_sigma=-7.0, num_mixtures=2),
+        (*inputs, bias),
     )
 
 
 def test_far_outliers_stay_finite():
     h, weight, bias = normal(4, 3), torch.zeros(12, 3), torch.full((12,), -50.0)
     parts = [part.requires_grad_() for part in (h, weight, bias)]
-    nll = mixture_nll(*parts, torch.full((4, 2), 1e4), torch.ones(4), min_log_sigma=-7.0)
+    nll = mixture_nll(
+        *parts, torch.full((4, 2), 1e4), torch.ones(4), min_log_sigma=-7.0, num_mixtures=2
+    )
     assert torch.isfinite(nll)
     assert all(torch.isfinite(part).all() for part in torch.autograd.grad(nll, parts))
 
@@ -83,8 +106,9 @@ def sequences(shape, num_lanes, num_steps):
     ("dtype", "loss_error", "gradient_error"),
     [(torch.float32, 1e-6, 1e-5), (torch.bfloat16, 2e-3, 0.03)],
 )
-def test_training_loss_is_the_plain_loss(dtype, loss_error, gradient_error):
-    model = MDNRNN(SHAPE, seed=3)
+@pytest.mark.parametrize("joint", [False, True])
+def test_training_loss_is_the_plain_loss(joint, dtype, loss_error, gradient_error):
+    model = MDNRNN(replace(SHAPE, joint_mixture=joint), seed=3)
     batch = sequences(SHAPE, 6, 11)
     expected = memory_loss(predict(model, batch)[0], batch)
     found = training_loss(model, batch, dtype=dtype)

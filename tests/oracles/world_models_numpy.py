@@ -105,10 +105,15 @@ def lstm_step(weights, x, state):
     return h, c
 
 
-def mixture_head(weights, h, num_mixtures=5, min_log_sigma=-7.0):
-    """(weight, mean, sigma), [B, Z, K] each, of h [B, U]."""
-    raw = (h @ weights["head.weight"].T + weights["head.bias"]).reshape(len(h), 3, -1, num_mixtures)
-    logits, mean, log_sigma = raw[:, 0], raw[:, 1], raw[:, 2]
+def mixture_head(weights, h, num_mixtures=5, min_log_sigma=-7.0, joint=False):
+    """(weight, mean, sigma), [B, Z, K] each, of h [B, U]; joint: every z_i has the same weights."""
+    raw = h @ weights["head.weight"].T + weights["head.bias"]
+    if joint:
+        logits, rest = raw[:, :num_mixtures], raw[:, num_mixtures:]
+        mean, log_sigma = np.moveaxis(rest.reshape(len(h), 2, -1, num_mixtures), 1, 0)
+        logits = np.broadcast_to(logits[:, None], mean.shape)
+    else:
+        logits, mean, log_sigma = np.moveaxis(raw.reshape(len(h), 3, -1, num_mixtures), 1, 0)
     scores = np.exp(logits - logits.max(axis=-1, keepdims=True))
     weight = scores / scores.sum(axis=-1, keepdims=True)
     return weight, mean, np.exp(np.maximum(log_sigma, min_log_sigma))

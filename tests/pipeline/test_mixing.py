@@ -195,6 +195,7 @@ def test_a_start_of_another_vision_is_refused(kind, workspace, said):
         ("vision", ("shape", "latent_size"), ("train-vision",), "latent_size: 9 there, 8 here"),
         ("memory", ("shape", "end_head"), ("train-memory",), "end_head: True there, False here"),
         ("memory", ("shape", "num_mixtures"), ("train-memory",), "num_mixtures: 9 there, 5 here"),
+        ("memory", ("shape", "joint_mixture"), ("train-memory",), "joint_mixture: True there, F"),
         ("control", ("pilot", "latent"), ("train-control",), "latent: sample there, mean here"),
         ("control", ("shape", "num_inputs"), ("train-control",), "num_inputs: 9 there, 24 here"),
     ],

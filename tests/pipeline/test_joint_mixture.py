@@ -1,0 +1,70 @@
+"""An M whose latent numbers share one choice of component, from training to a packed agent."""
+
+import json
+
+import pytest
+from command_line import copied, manifest, payload, wm
+from safetensors.numpy import load_file
+from test_mixing import forged
+
+pytestmark = pytest.mark.pipeline
+
+JOINT = ("--set", "memory.joint_mixture=true")
+
+
+@pytest.fixture(scope="module")
+def joint(doom_workspace, tmp_path_factory):
+    """Doom's debug run with a second M, whose mixture is joint, and a C of its dreams."""
+    root = copied(doom_workspace, tmp_path_factory.mktemp("joint") / "workspace")
+    wm("train-memory", "-w", root, *JOINT)
+    dream = ("--set", "control.generations=3", "--set", "control.max_steps=[40]")
+    wm("train-control", "-w", root, "--in", "dream", *dream, "--workers", 2)
+    return root
+
+
+def test_its_head_chooses_once_for_all_dimensions(joint):
+    shape = manifest(joint, "memory/0002")["summary"]["shape"]
+    assert shape["joint_mixture"] is True
+    found = load_file(joint / "memory/0002/weights.safetensors")["head.weight"].shape
+    rows = (1 + 2 * shape["latent_size"]) * shape["num_mixtures"]
+    assert found == (rows, shape["hidden_size"])
+    held_out = [
+        json.loads((joint / f"memory/000{n}/metrics.jsonl").read_text().splitlines()[-1])
+        for n in (1, 2)
+    ]
+    one, other = (told["memory/held_out/nll"] for told in held_out)
+    assert other == pytest.approx(one, abs=0.2), "both tell nats per dimension"
+
+
+def test_its_c_learns_in_its_dreams_and_leaves_as_an_agent(joint, tmp_path):
+    parents = [parent["id"] for parent in manifest(joint, "control/0002")["parents"]]
+    assert "memory/0002" in parents
+    wm("evaluate", "-w", joint)
+    wm("export", "agent", tmp_path / "agent", "-w", joint)
+    packed = json.loads((tmp_path / "agent/manifest.json").read_text())
+    assert packed["summary"]["shapes"]["memory"]["joint_mixture"] is True
+    again = tmp_path / "again"
+    wm("evaluate", "--agent", tmp_path / "agent", "-w", again, "--preset", "debug")
+    newest = sorted(one.name for one in (joint / "evaluations").glob("0*"))[-1]
+    here, there = (
+        manifest(root, name)["summary"]["scores"]["agent"]
+        for root, name in ((joint, f"evaluations/{newest}"), (again, "evaluations/0001"))
+    )
+    assert there["episodes"] == here["episodes"] > 0
+    assert there["mean"] == pytest.approx(here["mean"], rel=0.2), "rounded to float16, it plays on"
+
+
+def test_a_memory_that_does_not_say_so_has_one_mixture_per_dimension(micro_workspace, tmp_path):
+    """Artifacts of earlier versions know of no joint mixture."""
+    root = copied(micro_workspace, tmp_path / "workspace")
+
+    def earlier(found):
+        assert found["summary"]["shape"].pop("joint_mixture") is False
+        assert "joint_mixture" not in found["config"]["memory"]
+
+    forged(root / "memory/0001", earlier)
+    wm("train-memory", "-w", root, "--from", "memory/0001")
+    assert manifest(root, "memory/0002")["summary"]["shape"]["joint_mixture"] is False
+    assert payload(root, "memory/0002") != payload(root, "memory/0001")
+    said = wm("train-memory", "-w", root, *JOINT, "--from", "memory/0001", code=5).said
+    assert "joint_mixture: False there, True here" in " ".join(said.split())
