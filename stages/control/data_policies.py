@@ -8,7 +8,7 @@ AppliedDataSciencePartners/WorldModels (scripted).
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ SCRIPT = ("gas", "left", "right", "brake", "nothing")
 SCRIPT_ODDS = (0.4, 0.2, 0.2, 0.1, 0.1)
 
 
-DATA_POLICIES = ("brownian", "hold", "hold-long", "random-net", "scripted", "white")
+DATA_POLICIES = ("brownian", "habits", "hold", "hold-long", "random-net", "scripted", "white")
 
 
 def make_data_policy(
@@ -133,10 +133,14 @@ class Hold(LanePolicy):
 
     def _choose(self, lane: int, frame: NDArray[np.uint8]) -> Any:  # noqa: ARG002
         if self._num_steps >= self._until[lane]:
-            random = self._random[lane]
-            self._until[lane] = self._num_steps - (-self._num_frames(random) // self._repeat)
-            self._last[lane] = sample(self.action_spec, random)
+            num_frames, self._last[lane] = self._next(lane)
+            self._until[lane] = self._num_steps - (-num_frames // self._repeat)
         return self._last[lane]
+
+    def _next(self, lane: int) -> tuple[int, Any]:
+        """Number of frames, and the action that is held for them."""
+        random = self._random[lane]
+        return self._num_frames(random), sample(self.action_spec, random)
 
     def _num_frames(self, random: np.random.Generator) -> int:
         return int(random.integers(*HOLD_FRAMES, endpoint=True))
@@ -151,6 +155,38 @@ class HoldLong(Hold):
 
     def _num_frames(self, random: np.random.Generator) -> int:
         return int(np.exp(random.uniform(0, np.log(LONGEST_HOLD + 1))))
+
+
+class Habit(NamedTuple):
+    """What an episode often does."""
+
+    num_frames: int
+    action: Any
+    strength: float  # how often, from 0 to 1
+
+
+class Habits(HoldLong):
+    """Long holds, but every episode has an action and a length of its own that it keeps coming to.
+
+    How often is its own, too: from never to always. So that a memory also knows what comes of
+    doing one thing all the time, which is what a search tries first.
+    """
+
+    def _start(self, num_lanes: int) -> None:
+        super()._start(num_lanes)
+        self._habits = [
+            Habit(self._num_frames(random), sample(self.action_spec, random), random.random())
+            for random in self._random
+        ]
+
+    def _next(self, lane: int) -> tuple[int, Any]:
+        num_frames, action = super()._next(lane)
+        habit = self._habits[lane]
+        keeps_length, keeps_action = self._random[lane].random(2) < habit.strength
+        return (
+            habit.num_frames if keeps_length else num_frames,
+            habit.action if keeps_action else action,
+        )
 
 
 class Scripted(LanePolicy):
@@ -187,6 +223,7 @@ def sample(spec: ActionSpec, random: np.random.Generator) -> Any:
 
 _POLICIES = {
     "brownian": Brownian,
+    "habits": Habits,
     "hold": Hold,
     "hold-long": HoldLong,
     "scripted": Scripted,

@@ -109,6 +109,28 @@ def test_long_holds_are_spread_evenly_over_their_orders_of_magnitude():
     assert 20 < most <= 25, "in whole steps of four frames"
 
 
+@pytest.mark.parametrize("spec", [CAR, CHOICE])
+def test_habits_are_kept_from_never_to_always(spec):
+    """In the limit of long episodes an episode's commonest action has the share of its strength."""
+    num_lanes = 300
+    actions = actions_of("habits", spec, range(num_lanes), 3000)
+    shares, lengths = [], []
+    for lane in range(num_lanes):
+        mine = actions[:, lane].reshape(3000, -1)
+        shares.append(np.unique(mine, axis=0, return_counts=True)[1].max() / 3000)
+        lengths.append(held_steps(mine))
+    if spec == CHOICE:  # three in four of the other actions are another one
+        shares = (np.array(shares) - 0.25) / 0.75
+    for quantile in (0.25, 0.5, 0.75):
+        assert np.quantile(shares, quantile) == pytest.approx(quantile, abs=0.12)
+    if spec == CAR:
+        weak, strong = np.argsort(shares)[[5, -60]]
+        assert len(np.unique(lengths[weak])) > 20
+        assert np.unique(lengths[strong]).size < np.unique(lengths[weak]).size
+    again = actions_of("habits", spec, range(num_lanes - 1, num_lanes), 3000)
+    assert np.array_equal(again[:, 0], actions[:, -1]), "an episode does not know its lane"
+
+
 def test_the_script_starts_with_full_gas_and_changes_every_20_frames():
     actions = actions_of("scripted", CAR, range(60), 200, repeat=2)
     np.testing.assert_allclose(actions[:10], np.tile([-0.1, 1, 0], (10, 60, 1)), atol=1e-7)
@@ -194,7 +216,7 @@ def test_choices_are_uniform_where_they_are_drawn():
 
 def test_policies_that_make_no_sense_for_the_actions_name_those_that_do():
     assert policies_for(CAR) == DATA_POLICIES
-    assert policies_for(CHOICE) == ("hold", "hold-long", "random-net", "white")
+    assert policies_for(CHOICE) == ("habits", "hold", "hold-long", "random-net", "white")
     for name, spec in (("brownian", CHOICE), ("scripted", CHOICE), ("scripted", BOX)):
         with pytest.raises(UsageError) as caught:
             make_data_policy(name, spec, SHAPE)
