@@ -45,7 +45,7 @@ class Dreams:
 
 
 class Ascent:
-    """One climb, with the interface of a search but for what is asked and told."""
+    """One climb, with the interface of a search (`Restarts`) but for what is asked and told."""
 
     awaits_score = False
 

@@ -1,8 +1,9 @@
 """One search for C in progress: the strategy, its log, and the workers that drive."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from functools import partial as bound
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,7 +96,14 @@ class Hunt:
             self.basis = fitted_basis(
                 partial, latents, self.agent, config.components, centred=config.bias
             )
-        self.search = self._ascent() if config.method == PPO else self._searcher()
+        self.search: Ascent | Restarts
+        self._advance: Callable[[], None]  # by one generation
+        if config.method == PPO:
+            self.search = ascent = self._ascent()
+            self._advance = bound(self._climb, ascent)
+        else:
+            self.search = restarts = self._searcher()
+            self._advance = bound(self._generation, restarts)
         self.log = SearchLog(partial, progress)
 
     def _ascent(self) -> "Ascent":
@@ -138,13 +146,11 @@ class Hunt:
 
     def outcome(self) -> Outcome:
         """Run to the last generation and write the payload."""
-        from stages.ascent import Ascent
         from stages.control.watch import watch_basis
 
         watch_basis(self.basis, self.warnings)
         self.progress.emit(Doing("replaying the search from its log"))
-        if isinstance(self.search, Ascent):
-            self.search.resume()
+        self.search.resume()
         self.log.replay(self.search)
         with LocalExecutor(resolve_workers(self.job.resources.workers)) as executor:
             self.fleet = Fleet(
@@ -163,10 +169,7 @@ class Hunt:
             with keeping(self._kept), self._memory() as self.holes:
                 self._select()
                 while self.search.within < self.config.generations or self.search.awaits_score:
-                    if isinstance(self.search, Ascent):
-                        self._climb(self.search)
-                    else:
-                        self._generation(self.search)
+                    self._advance()
                     self._select()
         return self._written()
 
@@ -213,14 +216,11 @@ class Hunt:
 
     def _select(self) -> None:
         """Score the distribution's mean on held-out seeds when it is due; the start's own, too."""
-        from stages.ascent import Ascent
-
         config, told, within = self.config, self.search.generation, self.search.within
         due = within % config.select_every == 0 or within == config.generations
         due = due and (within > 0 or self.start is not None)
         if (due or self.search.awaits_score) and not self.log.has_selection(told):
-            if isinstance(self.search, Ascent):
-                self.search.hold()
+            self.search.hold()
             begin = self.driven["selection"]
             seeds = episode_seeds("selection", self.job.seed, begin, config.select_episodes)
             weights = self._weights(self.search.mean[None])[0]

@@ -54,6 +54,12 @@ class Restarts:
         on_trial = len(self.scores) < len(self.shapes) > 1
         return on_trial and self.within >= self.trial
 
+    def resume(self) -> None:
+        """Nothing: the log tells all that is needed to go on."""
+
+    def hold(self) -> None:
+        """Nothing: any mean comes again when the log is replayed."""
+
     @property
     def mean(self) -> NDArray[np.float64]:
         """Mean of the active search [P]."""
