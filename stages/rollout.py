@@ -41,7 +41,8 @@ class Config:
     )
     policy: str = setting(
         "brownian",
-        doc="who drives: brownian, habits, hold, hold-long, random-net, scripted, white, or a control's id",
+        doc="who drives: brownian, habits, hold, hold-long, random-net, scripted, white, or a "
+        "control's id",
     )
     task_episodes: int = setting(16, doc="episodes per task and shard, driven as lanes", low=1)
     patience: int = setting(
