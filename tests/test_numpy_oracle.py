@@ -95,7 +95,8 @@ def test_latents_and_predictions_agree(finished):
     for z, a, flag in zip(found_mu, vectors, first, strict=False):
         inputs = [z, a, [flag]] if shape["restart_flag"] else [z, a]
         state = models.lstm_step(agent.memory, np.concatenate(inputs)[None], state)
-    mixtures = (shape["num_mixtures"], shape["min_log_sigma"])
+    joint = shape.get("joint_mixture", False)
+    mixtures = (shape["num_mixtures"], shape["min_log_sigma"], joint)
     weight, mean, sigma = models.mixture_head(agent.memory, state[0], *mixtures)
 
     memory = build_memory(shape)
@@ -106,7 +107,8 @@ def test_latents_and_predictions_agree(finished):
         h, _ = memory.unroll(z, torch.from_numpy(vectors[None].astype(np.float32)), None, restart)
         prediction = memory.heads(h[:, -1])
     np.testing.assert_allclose(h[:, -1].numpy(), state[0], atol=1e-4)
-    np.testing.assert_allclose(prediction.log_weight.exp().numpy(), weight, atol=1e-4)
+    found = prediction.log_weight.exp().expand(weight.shape).numpy()
+    np.testing.assert_allclose(found, weight, atol=1e-4)
     np.testing.assert_allclose(prediction.mean.numpy(), mean, atol=1e-4)
     np.testing.assert_allclose(prediction.log_sigma.exp().numpy(), sigma, atol=1e-4)
     if shape["end_head"]:

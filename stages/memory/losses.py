@@ -146,8 +146,8 @@ def step_errors(
 ) -> dict[str, Tensor]:
     """The errors of every step, [B, T] each, before masking.
 
-    `nll` is -log p(z[t+1]) per latent dimension, `reward` the squared error, `end`
-    the binary cross-entropy in which steps that end weigh `end_weight` times.
+    `nll` is -log p(z[t+1]) per latent dimension, `reward` the squared error, `end` the binary
+    cross-entropy in which steps that end weigh `end_weight` times.
     """
     others = _other_errors(prediction.reward, prediction.end_logit, batch, end_weight)
     return {"nll": mean_nll(prediction, batch.z[:, 1:]), **others}
