@@ -112,22 +112,21 @@ def test_long_holds_are_spread_evenly_over_their_orders_of_magnitude():
 @pytest.mark.parametrize("spec", [CAR, CHOICE])
 def test_habits_are_kept_from_never_to_always(spec):
     """In the limit of long episodes an episode's commonest action has the share of its strength."""
-    num_lanes = 300
-    actions = actions_of("habits", spec, range(num_lanes), 3000)
+    num_lanes, num_steps = 100, 1000
+    actions = actions_of("habits", spec, range(num_lanes), num_steps)
     shares, lengths = [], []
     for lane in range(num_lanes):
-        mine = actions[:, lane].reshape(3000, -1)
-        shares.append(np.unique(mine, axis=0, return_counts=True)[1].max() / 3000)
+        mine = actions[:, lane].reshape(num_steps, -1)
+        shares.append(np.unique(mine, axis=0, return_counts=True)[1].max() / num_steps)
         lengths.append(held_steps(mine))
     if spec == CHOICE:  # three in four of the other actions are another one
         shares = (np.array(shares) - 0.25) / 0.75
     for quantile in (0.25, 0.5, 0.75):
-        assert np.quantile(shares, quantile) == pytest.approx(quantile, abs=0.12)
+        assert np.quantile(shares, quantile) == pytest.approx(quantile, abs=0.15)
     if spec == CAR:
-        weak, strong = np.argsort(shares)[[5, -60]]
-        assert len(np.unique(lengths[weak])) > 20
-        assert np.unique(lengths[strong]).size < np.unique(lengths[weak]).size
-    again = actions_of("habits", spec, range(num_lanes - 1, num_lanes), 3000)
+        weak, strong = np.argsort(shares)[[2, -20]]
+        assert len(np.unique(lengths[weak])) > len(np.unique(lengths[strong]))
+    again = actions_of("habits", spec, range(num_lanes - 1, num_lanes), num_steps)
     assert np.array_equal(again[:, 0], actions[:, -1]), "an episode does not know its lane"
 
 
