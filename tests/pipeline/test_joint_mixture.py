@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from command_line import copied, manifest, payload, wm
+from command_line import copied, manifest, payload, settings, wm
 from safetensors.numpy import load_file
 from test_mixing import forged
 
 pytestmark = pytest.mark.pipeline
 
 JOINT = ("--set", "memory.joint_mixture=true")
+SHORT = settings("evaluate.episodes=2", "evaluate.random_episodes=1", "evaluate.max_steps=60")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +40,12 @@ def test_its_head_chooses_once_for_all_dimensions(joint):
 def test_its_c_learns_in_its_dreams_and_leaves_as_an_agent(joint, tmp_path):
     parents = [parent["id"] for parent in manifest(joint, "control/0002")["parents"]]
     assert "memory/0002" in parents
-    wm("evaluate", "-w", joint)
+    wm("evaluate", "-w", joint, *SHORT)
     wm("export", "agent", tmp_path / "agent", "-w", joint)
     packed = json.loads((tmp_path / "agent/manifest.json").read_text())
     assert packed["summary"]["shapes"]["memory"]["joint_mixture"] is True
     again = tmp_path / "again"
-    wm("evaluate", "--agent", tmp_path / "agent", "-w", again, "--preset", "debug")
+    wm("evaluate", "--agent", tmp_path / "agent", "-w", again, "--preset", "debug", *SHORT)
     newest = sorted(one.name for one in (joint / "evaluations").glob("0*"))[-1]
     here, there = (
         manifest(root, name)["summary"]["scores"]["agent"]
