@@ -11,6 +11,7 @@ from stages.contracts import Policy, Step
 from stages.control.pilot import Choices, Dreamer
 from stages.memory.losses import end_probability
 from stages.memory.mdn_rnn import MDNRNN
+from stages.memory.mixture import sample
 from stages.playing.scene import AGENT, KEYBOARD, RANDOM, Moment, Picture, Seeds, how_ended
 from stages.vision.vae import decode_latents
 from stages.worlds.following import Follower
@@ -35,8 +36,8 @@ class Foreseen:
 def foresee(memory: MDNRNN, h: torch.Tensor, end_weight: float) -> Foreseen:
     """What M, trained with that weight of ends, says after h [1, H]."""
     told = memory.heads(h)
-    chosen = told.log_weight.argmax(-1, keepdim=True)
-    latent = told.mean.gather(-1, chosen.expand(*told.mean.shape[:-1], 1)).squeeze(-1)
+    still = torch.zeros_like(told.mean[..., 0])
+    latent = sample(told, uniform=still, noise=still, temperature=0.0)
     logit = told.end_logit
     ends = None if logit is None else float(end_probability(logit, end_weight)[0])
     return Foreseen(latent, ends)
