@@ -11,8 +11,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 DREAM, WORLD = "#d55e00", "#0072b2"  # Okabe and Ito
+MOST_ABREAST = 3  # searches in a row
 
 
 def told(folder: Path) -> str:
@@ -60,14 +62,19 @@ def main(words: list[str]) -> None:
     """Draw the searches that were named side by side."""
     root, *names, out = words
     mpl.rcParams["svg.hashsalt"] = "dream_gap"
-    figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
-    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axes, name in zip(panels, names, strict=True):
+    width = min(len(names), MOST_ABREAST)
+    height = -(-len(names) // width)
+    figure = Figure(figsize=(3.2 * width, 3 * height), layout="constrained")
+    panels = figure.subplots(height, width, sharey=True, squeeze=False)
+    for axes, name in zip(panels.flat, names, strict=False):  # the last row may have room
         draw(axes, Path(root) / name)
-        axes.set_xlabel("generation")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("return of the mean vector")
-    panels[0].legend(fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    figure.supxlabel("generation", fontsize=10)
+    figure.supylabel("return of the mean vector", fontsize=10)
+    panels[0, 0].legend(fontsize=8)
     figure.savefig(out, metadata={"Date": None})
 
 
