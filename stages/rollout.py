@@ -55,11 +55,17 @@ class Config:
     first_episode: int = setting(
         0, doc="tracks to pass over, those of earlier recordings: the others are new", low=0
     )
+    epsilon: float = setting(
+        0.0,
+        doc="share of a controller's actions that are random instead, held for a while",
+        low=0,
+        high=1,
+    )
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """The settings that decide what is recorded; older recordings know no `first_episode`."""
-        idle = () if self.first_episode else ("first_episode",)
+        """The settings that decide what is recorded; older recordings lack some that are 0."""
+        idle = [name for name in ("first_episode", "epsilon") if not getattr(self, name)]
         return {name: value for name, value in asdict(self).items() if name not in idle}
 
 
@@ -73,6 +79,7 @@ class RecordingTask:
     engine: str
     policy: str
     agent: tuple[AgentFiles, Parameters] | None
+    epsilon: float
     seeds: tuple[int, ...]
     patience: int
     max_steps: int
@@ -97,6 +104,12 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         check_world(asdict(job.world), control)
         if config.episodes > config.gymnasium_episodes:  # those are for a V that knows no others
             check_engine(job.world.engine, next(one for one in parents if one.kind == "vision"))
+    elif config.epsilon:
+        raise UsageError(
+            f"rollout.epsilon={config.epsilon:g} says how often a controller does something else.",
+            why=f"The policy {config.policy!r} is random by itself.",
+            fix="Set rollout.policy to a controller, or use rounds.epsilon: the rounds of wm run.",
+        )
     driven = replace(config, policy="controller") if parents else config
     world = {"world": asdict(job.world), "rollout": driven.decisive, "seed": job.seed}
     return Plan(STAGE, ALGORITHM, job.family, world, parents)
@@ -147,6 +160,7 @@ def recording_tasks(
                 engine=engine,
                 policy=config.policy,
                 agent=agent,
+                epsilon=config.epsilon,
                 seeds=tuple(part[start : start + config.task_episodes]),
                 patience=config.patience,
                 max_steps=config.max_steps,
@@ -180,11 +194,15 @@ def record_shard(task: RecordingTask) -> tuple[Glance, Tally]:
 
 
 def _policy(task: RecordingTask, world: FrameWorld) -> Policy:
+    from stages.control.data_policies import Strays, make_data_policy
+
     if task.agent is not None:
         files, parameters = task.agent
-        return load_pilot(files, parameters[None], world.action_spec)
-    from stages.control.data_policies import make_data_policy
-
+        strays = None
+        if task.epsilon:
+            repeat = task.world.repeat
+            strays = Strays(world.action_spec, epsilon=task.epsilon, repeat=repeat)
+        return load_pilot(files, parameters[None], world.action_spec, strays)
     return make_data_policy(
         task.policy,
         world.action_spec,

@@ -36,6 +36,12 @@ class Config:
     episodes: int = setting(
         0, doc="episodes that a later round records, driven by C; 0: as in round 1", low=0
     )
+    epsilon: float = setting(
+        0.0,
+        doc="share of C's actions in them that are random instead (rollout.epsilon)",
+        low=0,
+        high=1,
+    )
     vision_steps: int = setting(0, doc="training steps of V in it; 0: as in round 1", low=0)
     vision_rate: float = setting(0.0, doc="learning rate of V in it; 0: as in round 1", low=0)
     memory_steps: int = setting(0, doc="training steps of M in it; 0: as in round 1", low=0)
@@ -96,6 +102,7 @@ def _recording(config: "rollout.Config", rounds: Config, made: Made) -> "rollout
         config,
         policy=made[-2]["control"],
         episodes=episodes,
+        epsilon=rounds.epsilon,
         gymnasium_episodes=foreign * episodes // config.episodes,
         first_episode=config.first_episode + config.episodes + (len(made) - 2) * episodes,
     )

@@ -14,6 +14,7 @@ from stages.execution.worker import sign_of_life
 from stages.families import build_memory, build_vision, check_unchanged, load_into
 
 if TYPE_CHECKING:
+    from stages.control.data_policies import Strays
     from stages.control.pilot import Choices, Pilot
     from stages.memory.dreaming import DreamingMemory
     from stages.memory.mdn_rnn import MDNRNN
@@ -124,11 +125,16 @@ def load_dream(agent: AgentFiles, dream: DreamFiles) -> "DreamWorld":
     return DreamWorld(memory, starts, dream.action_spec, dream.terms)
 
 
-def load_pilot(agent: AgentFiles, parameters: Parameters, action_spec: ActionSpec) -> "Pilot":
+def load_pilot(
+    agent: AgentFiles,
+    parameters: Parameters,
+    action_spec: ActionSpec,
+    strays: "Strays | None" = None,
+) -> "Pilot":
     """The agent with controllers [B, P], or one for all lanes, [1, P]; runs in a worker."""
     from stages.control.pilot import Pilot
 
-    return Pilot(load_follower(agent), load_choices(agent, parameters, action_spec))
+    return Pilot(load_follower(agent), load_choices(agent, parameters, action_spec), strays)
 
 
 @lru_cache(maxsize=1)

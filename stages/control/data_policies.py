@@ -6,6 +6,7 @@ Sources: ctallec/world-models (brownian), hardmaru/WorldModelsExperiments (hold,
 AppliedDataSciencePartners/WorldModels (scripted).
 """
 
+import math
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from stages.contracts import Actions, ActionSpec, Frames, Mask, Policy
 from stages.errors import UsageError
 from stages.training.seeding import generator
+from stages.worlds.lanes import Indices
 
 CAR_RACING = ActionSpec(kind="box", size=3, low=(-1.0, 0.0, 0.0), high=(1.0, 1.0, 1.0))
 DRIFT_PER_FRAME = 1 / 50  # variance of a Brownian step; CarRacing runs 50 frames a second
@@ -187,6 +189,35 @@ class Habits(HoldLong):
             habit.num_frames if keeps_length else num_frames,
             habit.action if keeps_action else action,
         )
+
+
+class Strays(HoldLong):
+    """Random actions in place of some of an agent's, held as those of `hold-long` are.
+
+    So that a memory learns what other actions would have led to where an agent goes, and does not
+    take what it always does there for what happens there. A share `epsilon` of the steps of a long
+    episode strays. Source: Dabney, Ostrovski & Barreto 2021, temporally-extended epsilon-greedy.
+    """
+
+    def __init__(self, action_spec: ActionSpec, *, epsilon: float, repeat: int) -> None:
+        super().__init__("strays", action_spec, repeat=repeat)
+        length = sum(
+            math.log((frames + 1) / frames) / math.log(LONGEST_HOLD + 1) * -(-frames // repeat)
+            for frames in range(1, LONGEST_HOLD + 1)
+        )  # steps of a stray, on the mean
+        self._chance = epsilon / (epsilon + length * (1 - epsilon))  # in a step of the agent's
+
+    def over(self, actions: Actions, lanes: Indices) -> Actions:
+        """What the lanes [n] do of which the agent wants to do `actions` [n, ...]."""
+        done = actions.copy()
+        for place, lane in enumerate(lanes):
+            if self._num_steps >= self._until[lane] and self._random[lane].random() < self._chance:
+                num_frames, self._last[lane] = self._next(lane)
+                self._until[lane] = self._num_steps - (-num_frames // self._repeat)
+            if self._num_steps < self._until[lane]:
+                done[place] = self._last[lane]
+        self._num_steps += 1
+        return done
 
 
 class Scripted(LanePolicy):

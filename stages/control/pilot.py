@@ -12,6 +12,7 @@ import torch
 
 from stages.contracts import Actions, ActionSpec, Frames, Mask, Seen
 from stages.control.controllers import Controllers, ControllerShape, to_actions
+from stages.control.data_policies import Strays
 from stages.errors import NumbersBad, UsageError
 from stages.memory.lstm import State
 from stages.worlds.following import Follower, LanesOf, LatentWorld, rows_of
@@ -71,23 +72,29 @@ class Choices:
 
 
 class Pilot:
-    """A policy over lanes: one V and one M for all, a controller of its own for every lane."""
+    """A policy over lanes: one V and one M for all, a controller of its own for every lane.
 
-    def __init__(self, follower: Follower, choices: Choices) -> None:
-        self.follower, self.choices = follower, choices
+    `strays` may do something else; M learns what was done.
+    """
+
+    def __init__(self, follower: Follower, choices: Choices, strays: Strays | None = None) -> None:
+        self.follower, self.choices, self._strays = follower, choices, strays
         self.action_spec = choices.action_spec
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Start len(seeds) episodes; lane i has controller i, or all lanes the only one."""
         self.choices.reset(len(seeds))
         self.follower.reset(seeds)
+        if self._strays is not None:
+            self._strays.reset(seeds)
 
     def act(self, observation: Frames, live: Mask) -> Actions:
         """Encode, act and remember for the live lanes; other rows are the neutral action."""
         actions = self.action_spec.empty(len(live))
         lanes = np.flatnonzero(live)
         latent = self.follower.see(observation[lanes], lanes)
-        actions[lanes] = self.choices.of(latent, rows_of(self.follower.state, lanes), lanes)
+        chosen = self.choices.of(latent, rows_of(self.follower.state, lanes), lanes)
+        actions[lanes] = chosen if self._strays is None else self._strays.over(chosen, lanes)
         self.follower.did(self.action_spec.vectors(actions[lanes]), lanes)
         return actions
 

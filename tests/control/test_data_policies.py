@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from stages.contracts import ActionSpec, WorldSpec
-from stages.control.data_policies import DATA_POLICIES, make_data_policy, policies_for
+from stages.control.data_policies import (
+    DATA_POLICIES,
+    LONGEST_HOLD,
+    Strays,
+    make_data_policy,
+    policies_for,
+)
 from stages.control.random_net import FILTERS, HIDDEN_SIZE, LATENT_SIZE, RandomNetwork
 from stages.errors import UsageError
 from stages.worlds.driving import Recorder, drive
@@ -250,3 +256,51 @@ def test_recorded_episodes_do_not_depend_on_the_lanes(name):
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_array_equal(one.actions, other.actions)
         np.testing.assert_array_equal(one.observations, other.observations)
+
+
+def strayed(epsilon, seeds, num_steps, *, repeat=1, lanes=None):
+    """What lanes do whose agent always wants 2, which no random action is, [steps, n]."""
+    strays = Strays(BOX_OF_ONE, epsilon=epsilon, repeat=repeat)
+    strays.reset(seeds)
+    lanes = np.arange(len(seeds)) if lanes is None else lanes
+    wanted = np.full((len(lanes), 1), 2.0, dtype=np.float32)
+    return np.array([strays.over(wanted, lanes)[:, 0] for _ in range(num_steps)])
+
+
+BOX_OF_ONE = ActionSpec(kind="box", size=1, low=(-1.0,), high=(1.0,))
+
+
+@pytest.mark.parametrize("repeat", [1, 4])
+@pytest.mark.parametrize("epsilon", [0.1, 0.5, 0.9])
+def test_a_share_epsilon_of_the_steps_strays(epsilon, repeat):
+    done = strayed(epsilon, range(40), 4000, repeat=repeat)
+    shares = (done != 2).mean(axis=0)
+    assert abs(shares.mean() - epsilon) < 4 * shares.std(ddof=1) / np.sqrt(len(shares))
+    assert shares.std(ddof=1) < 0.06
+
+
+def test_strays_are_held_as_those_of_hold_long_are():
+    done = strayed(1.0, range(30), 3000, repeat=4)
+    assert (done != 2).all()
+    held = np.diff(np.flatnonzero(np.append(True, done.T.ravel()[1:] != done.T.ravel()[:-1])))
+    assert held.max() == LONGEST_HOLD / 4
+    short, long = (held <= 3).sum(), (held > 3).sum()  # 1 to 12 frames, and longer
+    assert short / (short + long) == pytest.approx(np.log(13) / np.log(101), abs=0.03)
+    assert np.ptp(done) > 1.9, "the whole box"
+
+
+def test_strays_of_a_lane_are_the_same_alone_and_beside_dead_ones():
+    together = strayed(0.3, [5, 6, 7], 200)
+    assert np.array_equal(strayed(0.3, [7], 200)[:, 0], together[:, 2])
+    assert np.array_equal(strayed(0.3, [5, 6, 7], 200, lanes=np.array([2]))[:, 0], together[:, 2])
+    assert not np.array_equal(together[:, 0], together[:, 1])
+    assert (strayed(0.0, [5, 6], 200) == 2).all()
+
+
+def test_strays_leave_what_the_agent_wanted_as_it_was():
+    strays = Strays(CHOICE, epsilon=1.0, repeat=1)
+    strays.reset([1])
+    wanted = np.array([3])
+    done = {int(strays.over(wanted, np.array([0]))[0]) for _ in range(500)}
+    assert done == {0, 1, 2, 3}
+    assert wanted[0] == 3

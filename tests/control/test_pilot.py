@@ -55,8 +55,11 @@ def arrays(model):
     return {name: value.numpy().astype(np.float64) for name, value in model.state_dict().items()}
 
 
-def plain_loop(vision, memory, parameters, frames, *, features, restart_flag=False):
-    """Actions [T, 3] of one lane: h at step t has seen latents and actions up to t - 1."""
+def plain_loop(vision, memory, parameters, frames, *, features, restart_flag=False, instead=None):
+    """Actions [T, 3] of one lane: h at step t has seen latents and actions up to t - 1.
+
+    `instead` is what was done in some steps, whatever C wanted.
+    """
     v, m = arrays(vision), arrays(memory)
     h, c = oracle.initial_state(1, H)
     num_inputs = {"z": Z, "zh": Z + H, "zch": Z + 2 * H}[features]
@@ -67,6 +70,7 @@ def plain_loop(vision, memory, parameters, frames, *, features, restart_flag=Fal
         seen = {"z": [z], "zh": [z, h], "zch": [z, c, h]}[features]
         out = np.tanh(np.concatenate(seen, axis=1) @ weight.T + bias)[0]
         actions.append([out[0], (out[1] + 1) / 2, min(max(out[2], 0.0), 1.0)])
+        actions[-1] = (instead or {}).get(step, actions[-1])
         flag = [[float(step == 0)]] if restart_flag else np.zeros((1, 0))
         x = np.concatenate([z, np.array([actions[-1]]), flag], axis=1)
         h, c = oracle.lstm_step(m, x, (h, c))
@@ -92,6 +96,33 @@ def test_the_restart_flag_is_set_on_the_first_step_alone(vision, frames):
         vision, memory, parameters[1], frames[:, 1], features="zh", restart_flag=True
     )
     np.testing.assert_allclose(fly(pilot, frames)[:, 1], expected, atol=1e-4)
+
+
+class SecondStep:
+    """Lane 1 does something else in its second step."""
+
+    done = (0.5, 0.9, 0.1)
+
+    def reset(self, seeds):
+        self.step = 0
+
+    def over(self, actions, lanes):
+        changed = actions.copy()
+        if self.step == 1:
+            changed[lanes == 1] = self.done
+        self.step += 1
+        return changed
+
+
+def test_memory_follows_what_was_done_where_an_agent_strays(vision, frames):
+    plain, parameters = build_pilot(vision, build_memory())
+    found = fly(Pilot(plain.follower, plain.choices, SecondStep()), frames)
+    words = {"features": "zh", "instead": {1: SecondStep.done}}
+    for lane, told in ((0, {"features": "zh"}), (1, words)):
+        expected = plain_loop(vision, build_memory(), parameters[lane], frames[:, lane], **told)
+        np.testing.assert_allclose(found[:, lane], expected, atol=1e-4)
+    usual = fly(plain, frames)
+    assert np.abs(found[2:, 1] - usual[2:, 1]).max() > 1e-3, "M has not noticed"
 
 
 def test_an_action_depends_on_the_past_through_h_and_not_on_the_future(vision, frames):

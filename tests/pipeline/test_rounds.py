@@ -34,6 +34,7 @@ pytestmark = pytest.mark.pipeline
 PLAIN = ("control.components=0", "control.starts=1", "control.sigma_end=0.02")
 LATER = (
     "rounds.episodes=4",
+    "rounds.epsilon=0.4",
     "rounds.vision_steps=4",
     "rounds.memory_steps=20",
     "rounds.memory_rate=1e-4",
@@ -104,7 +105,7 @@ def test_rounds_are_the_stages_run_by_hand(two, tmp_path):
     root = tmp_path / "hand"
     wm("run", "-w", root, *FIRST, "--workers", 1)
     drive = ("rollout.policy=control/0001", "rollout.first_episode=8", "rollout.episodes=4",
-             "rollout.gymnasium_episodes=1")  # fmt: skip
+             "rollout.gymnasium_episodes=1", "rollout.epsilon=0.4")  # fmt: skip
     wm("rollout", "-w", root, *settings(*drive))
     both = ("--from", "rollouts/0001", "--from", "rollouts/0002")
     wm("train-vision", "-w", root, *both, "--from", "vision/0001", "--set", "vision.steps=4")
@@ -123,6 +124,8 @@ def test_rounds_are_the_stages_run_by_hand(two, tmp_path):
             assert found == expected, (name, key)
     again = wm("run", "-w", root, "--rounds", 2, "--json").report
     assert again["up_to_date"] is True
+    wm("rollout", "-w", root, *settings(*drive[:-1]))
+    assert digests(root)["rollouts/0003"] != digests(root)["rollouts/0002"], "nobody strayed"
 
 
 def test_no_round_uses_the_tracks_of_another_or_of_another_purpose(three):
@@ -142,9 +145,18 @@ def test_no_round_uses_the_tracks_of_another_or_of_another_purpose(three):
 
 
 def test_a_recording_of_the_first_tracks_is_fingerprinted_as_it_always_was(two):
-    """What recordings of 0.1.0 before `first_episode` say stays what is called for."""
-    assert "first_episode" not in manifest(two, "rollouts/0001")["config"]["rollout"]
-    assert manifest(two, "rollouts/0002")["config"]["rollout"]["first_episode"] == 8
+    """What recordings of 0.1.0 before these settings say stays what is called for."""
+    first, second = (manifest(two, f"rollouts/000{n}")["config"]["rollout"] for n in (1, 2))
+    assert not {"first_episode", "epsilon"} & set(first)
+    assert (second["first_episode"], second["epsilon"]) == (8, 0.4)
+
+
+def test_what_a_controller_does_otherwise_is_asked_of_one_alone(two):
+    said = wm("rollout", "-w", two, "--set", "rollout.epsilon=0.4", code=2).said
+    assert "'brownian' is random by itself" in " ".join(said.split())
+    assert "rounds.epsilon" in said
+    said = wm("rollout", "-w", two, "--set", "rollout.epsilon=1.2", code=2).said
+    assert "1.2 is more than 1" in " ".join(said.split())
 
 
 def test_two_workspaces_of_two_rounds_are_equal_and_a_third_makes_only_itself(two, three):
