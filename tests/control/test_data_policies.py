@@ -128,10 +128,11 @@ def test_habits_are_kept_from_never_to_always(spec):
     if spec == CHOICE:  # three in four of the other actions are another one
         shares = (np.array(shares) - 0.25) / 0.75
     for quantile in (0.25, 0.5, 0.75):
-        assert np.quantile(shares, quantile) == pytest.approx(quantile, abs=0.15)
+        assert np.quantile(shares, quantile) == pytest.approx(quantile, abs=0.12)
     if spec == CAR:
         weak, strong = np.argsort(shares)[[2, -20]]
-        assert len(np.unique(lengths[weak])) > len(np.unique(lengths[strong]))
+        assert len(np.unique(lengths[weak])) > 20
+        assert np.unique(lengths[strong]).size < np.unique(lengths[weak]).size
     again = actions_of("habits", spec, range(num_lanes - 1, num_lanes), num_steps)
     assert np.array_equal(again[:, 0], actions[:, -1]), "an episode does not know its lane"
 
