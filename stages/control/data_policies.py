@@ -135,9 +135,13 @@ class Hold(LanePolicy):
 
     def _choose(self, lane: int, frame: NDArray[np.uint8]) -> Any:  # noqa: ARG002
         if self._num_steps >= self._until[lane]:
-            num_frames, self._last[lane] = self._next(lane)
-            self._until[lane] = self._num_steps - (-num_frames // self._repeat)
+            self._begin(lane)
         return self._last[lane]
+
+    def _begin(self, lane: int) -> None:
+        """Hold another action from this step on."""
+        num_frames, self._last[lane] = self._next(lane)
+        self._until[lane] = self._num_steps - (-num_frames // self._repeat)
 
     def _next(self, lane: int) -> tuple[int, Any]:
         """Number of frames, and the action that is held for them."""
@@ -212,8 +216,7 @@ class Strays(HoldLong):
         done = actions.copy()
         for place, lane in enumerate(lanes):
             if self._num_steps >= self._until[lane] and self._random[lane].random() < self._chance:
-                num_frames, self._last[lane] = self._next(lane)
-                self._until[lane] = self._num_steps - (-num_frames // self._repeat)
+                self._begin(lane)
             if self._num_steps < self._until[lane]:
                 done[place] = self._last[lane]
         self._num_steps += 1
