@@ -16,6 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 from command_line import MICRO, settings, wm
+from round_samples import FIRST
 
 # The same examples every time, unless WM_EXAMPLES=20 asks for 20 times as many new ones.
 LONGER = float(os.environ.get("WM_EXAMPLES", "0"))
@@ -49,6 +50,13 @@ def micro_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole CarRacing pipeline of a few seconds, never stopped: the reference of the others."""
     words = ("--seed", 7, "--workers", 2, *settings(*MICRO))
     return made_once(tmp_path_factory, "micro", lambda root: run_all(root, *words))
+
+
+@pytest.fixture(scope="session")
+def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rounds of a small CarRacing pipeline, in one go."""
+    words = (*FIRST, "--rounds", 2, "--workers", 2)
+    return made_once(tmp_path_factory, "rounds", lambda root: wm("run", "-w", root, *words))
 
 
 def run_all(root: Path, *words: object) -> None:
