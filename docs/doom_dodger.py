@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 import gymnasium
 import numpy as np
 import torch
-import vizdoom.gymnasium_wrapper  # noqa: F401  # registers the environment
 from torch import nn
 
-RIGHT, LEFT = 1, 2
+from stages.worlds.take_cover import LEFT, NOTHING, RIGHT
+
 LIMIT, REPEAT, AHEAD = 2100, 4, 60  # tics
 PUSH, FRICTION = 0.725, 0.90625  # of the player; left is +y
 WALLS = 355.0, 645.0
@@ -31,7 +31,8 @@ PLACES = np.linspace(-130, 130, 27)  # units beside the player
 TEACHER_SEED, PUPIL_SEED = 91_000, 93_000
 LESSONS = 4
 
-Player = Callable[[object], float]  # of a state: above 0 is left
+# Of what a pupil sees and what the teacher counts: above 0 is left, below right.
+Player = Callable[[np.ndarray, np.ndarray], float]
 
 
 def plans() -> np.ndarray:
@@ -93,9 +94,9 @@ def arrivals(state: object) -> np.ndarray:
     return np.concatenate([grid.ravel(), own]).astype(np.float32)
 
 
-def dodger(state: object) -> float:
+def dodger(_: np.ndarray, told: np.ndarray) -> float:
     """The way of the best plan."""
-    return float(np.argmin(costs(state)) - 1)
+    return float(np.argmin(told) - 1)
 
 
 def games(
@@ -111,14 +112,14 @@ def games(
         tics, ended, helped = 0, False, 0
         while not ended and tics < LIMIT:
             state = env.unwrapped.game.get_state()
-            told = costs(state)
-            notes.append((arrivals(state), told))
+            note = arrivals(state), costs(state)
+            notes.append(note)
             if not helped and random.random() < slips:
                 helped = int(random.integers(2, 12))
-            way = float(np.argmin(told) - 1) if helped else player(state)
+            way = (dodger if helped else player)(*note)
             helped = max(0, helped - 1)
             for _ in range(min(REPEAT, LIMIT - tics)):
-                _, _, ended, _, _ = env.step(LEFT if way > 0 else RIGHT if way < 0 else 0)
+                _, _, ended, _, _ = env.step((NOTHING, LEFT, RIGHT)[int(np.sign(way))])
                 tics += 1
                 if ended:
                     break
@@ -145,7 +146,7 @@ def pupil(notes: list[tuple], hidden: int) -> Player:
         loss.backward()
         learner.step()
         falling.step()
-    return torch.no_grad()(lambda state: float(net(torch.tensor(arrivals(state)))[0]))
+    return torch.no_grad()(lambda saw, _: float(net(torch.tensor(saw))[0]))
 
 
 def say(who: str, tics: np.ndarray) -> None:
