@@ -21,20 +21,16 @@ from round_samples import FIRST, parents, rows
 
 pytestmark = pytest.mark.pipeline
 
-DONE = {
-    "rollouts": "shard-*.h5",
-    "vision": "metrics.jsonl",
-    "latents": "shard-*.h5",
-    "memory": "metrics.jsonl",
-    "control": "search.jsonl",
-    "evaluations": "task-*.json",
-}
-
 
 @pytest.mark.parametrize(
-    ("kind", "stop"), [("rollouts", "kill"), ("vision", "int"), ("control", "kill")]
+    ("kind", "begun", "stop"),
+    [
+        ("rollouts", "shard-*.h5", "kill"),
+        ("vision", "metrics.jsonl", "int"),
+        ("control", "search.jsonl", "kill"),
+    ],
 )
-def test_stopped_inside_a_later_round_and_run_again(kind, stop, two_rounds, tmp_path):
+def test_stopped_inside_a_later_round_and_run_again(kind, begun, stop, two_rounds, tmp_path):
     """Everything of round 2 from this stage on is made anew, with a stop in the middle."""
     root = copied(two_rounds, tmp_path / "stopped")
     for later in KINDS[KINDS.index(kind) :]:
@@ -42,7 +38,7 @@ def test_stopped_inside_a_later_round_and_run_again(kind, stop, two_rounds, tmp_
     words = ("run", "-w", root, "--rounds", 2, "--workers", 2, "--checkpoint-seconds", 0)
     process = start_wm(*words, log=tmp_path / "log")
     try:
-        wait_until(lambda: list((root / kind).glob(f".partial-*/{DONE[kind]}")), seconds=120)
+        wait_until(lambda: list((root / kind).glob(f".partial-*/{begun}")), seconds=120)
         for pid in session_members(process.pid):
             if stop == "kill" or pid == process.pid:
                 os.kill(pid, 9 if stop == "kill" else 2)
