@@ -52,7 +52,10 @@ def described(
 
 
 _SIZE = SettingRule("a size", low=0)
-_LATER = {"joint_mixture"}  # what artifacts of earlier versions do not tell: the default holds
+_LATER = {
+    "joint_mixture",
+    "head_hidden",
+}  # what artifacts of earlier versions do not tell: the default holds
 
 
 def record_of(cls: type[Record], values: Mapping[str, Any]) -> Record:
@@ -79,7 +82,10 @@ def check_memory(path: Path, shape: "MDNRNNShape", source: str) -> None:
     """Refuse weights of an M of another size."""
     units = shape.hidden_size
     lstm = {"lstm.weight_ih": (4 * units, shape.num_inputs)}
-    _check_some(path, {**lstm, "head.weight": (shape.num_outputs, units)}, source)
+    width = units + shape.latent_size + shape.action_size
+    wide = {"wide.weight": (shape.head_hidden, width)} if shape.head_hidden else {}
+    head = {"head.weight": (shape.num_outputs, shape.num_seen)}
+    _check_some(path, {**lstm, **wide, **head}, source)
 
 
 def _check_some(path: Path, expected: Mapping[str, tuple[int, ...]], source: str) -> None:

@@ -54,6 +54,9 @@ class Config:
     joint_mixture: bool = setting(
         False, doc="draw one of the K for all latent dimensions at once, not one for each"
     )
+    head_hidden: int = setting(
+        0, doc="ReLU units that see h, z and a, before the heads; 0: none, as in the paper", low=0
+    )
     reward_head: bool = setting(False, doc="predict the reward too")
     end_head: bool = setting(False, doc="predict the end of the episode too")
     restart_flag: bool = setting(False, doc="tell M the first step of an episode")
@@ -112,10 +115,11 @@ def _vision_of(workspace: Workspace, latents: Artifact) -> Artifact:
 
 
 def _fields(config: Config) -> dict[str, Any]:
-    """The settings as artifacts tell them: those of earlier versions know of no joint mixture."""
+    """The settings as artifacts tell them: those of earlier versions do not know of these two."""
     told = asdict(config)
-    if not config.joint_mixture:
-        del told["joint_mixture"]
+    for name in ("joint_mixture", "head_hidden"):
+        if not told[name]:
+            del told[name]
     return told
 
 
@@ -130,6 +134,7 @@ def _shape(config: Config, latents: Artifact) -> dict[str, Any]:
         "restart_flag": config.restart_flag,
         "min_log_sigma": config.min_log_sigma,
         "joint_mixture": config.joint_mixture,
+        "head_hidden": config.head_hidden,
     }
 
 

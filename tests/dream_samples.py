@@ -19,6 +19,8 @@ def lively(shape=SHAPE, *, end_bias=-2.0):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.4 * torch.randn(parameter.shape, generator=source))
+        if model.wide is not None:
+            model.wide.weight.mul_(0.2)  # ReLUs have no bounds, and a dream would explode
         if model.end_head is not None:
             model.end_head.weight.mul_(4)  # so that it makes up its mind
             model.end_head.bias.fill_(end_bias)

@@ -176,8 +176,10 @@ def differing(
     What earlier versions did not know of is off there.
     """
     prefix = f"{section}." if section else ""
-    pairs = [(name, _plain(theirs.get(name, False)), _plain(value)) for name, value in ours.items()]
-    sides = [f"{prefix}{name}: {a} {there}, {b} {here}" for name, a, b in pairs if a != b]
+    unknown = {name: 0 if type(value) is int else False for name, value in ours.items()}
+    pairs = [(name, {**unknown, **theirs}[name], value) for name, value in ours.items()]
+    plain = [(name, _plain(a), _plain(b)) for name, a, b in pairs]
+    sides = [f"{prefix}{name}: {a} {there}, {b} {here}" for name, a, b in plain if a != b]
     return "; ".join(sides) + "." if sides else ""
 
 

@@ -44,6 +44,7 @@ _MEMORY_SHAPE = {
     **dict.fromkeys(("reward_head", "end_head", "restart_flag"), FLAG),
     "min_log_sigma": NUMBER,
     "joint_mixture": optional(FLAG),
+    "head_hidden": optional(COUNT),
 }
 _TOLD: Mapping[str, Mapping[str, Rule]] = {
     "rollouts": {**_SEED, **_ACTIONS, **_ENGINES},

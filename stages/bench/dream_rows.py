@@ -119,12 +119,13 @@ def dream(task: DreamTask) -> int:
     state = memory.model.initial_state(task.num_lanes)
     with torch.inference_mode():
         for _ in range(task.num_steps):
-            seen = torch.cat((z, state[0]), dim=1).view(population, -1, inputs)
-            action = controllers.in_blocks(seen).flatten(0, 1)
+            known = torch.cat((z, state[0]), dim=1).view(population, -1, inputs)
+            action = controllers.in_blocks(known).flatten(0, 1)
             state = memory.advance(z, action, state)
+            seen = memory.seen(state[0], z, action)
             uniform = torch.rand(z.shape, generator=random)
             noise = torch.randn(z.shape, generator=random)
-            z = memory.draw(state[0], uniform=uniform, noise=noise, temperature=TEMPERATURE)
+            z = memory.draw(seen, uniform=uniform, noise=noise, temperature=TEMPERATURE)
     return task.num_lanes * task.num_steps
 
 

@@ -4,8 +4,9 @@ The density and its draws are those of `mdn_rnn` and `mixture`, which are the re
 weights are copied once, in another order. On a processor lanes are taken in blocks whose gates
 stay in a core's cache. Inference only.
 Axes: `B` lanes, `b` lanes of a block, `Z` latent size, `A` action size, `H` LSTM units, `K`
-components, `I` inputs of the LSTM's product: h, z, a, perhaps the restart flag, 1 for the bias,
-zeros.
+components, `G` choices of a component: Z, or 1 of a joint mixture, `S` what the head sees (H, or
+its hidden units), `I` inputs of the LSTM's product: h, z, a, perhaps the restart flag, 1 for the
+bias, zeros.
 """
 
 import math
@@ -33,8 +34,8 @@ class _Scratch(NamedTuple):
     inputs: Tensor  # [b, I]
     product: Tensor  # [b, 4H]
     gates: Tensor  # float32 [b, 4H]
-    head: Tensor  # [3 * Z * K, b]
-    raw: Tensor  # float32 [3 * Z * K, b]
+    head: Tensor  # [(G + 2 * Z) * K, b]
+    raw: Tensor  # float32 [(G + 2 * Z) * K, b]
 
 
 class DreamingMemory:
@@ -60,10 +61,11 @@ class DreamingMemory:
             self._filled = weight.shape[1]
             weight = functional.pad(weight, (0, -self._filled % PAIR))
             self._weight = _sigmoids_first(weight).to(dtype).t()  # [I, 4H]
-            self._head_weight = self._spread(model.head.weight).to(dtype)  # [3 * Z * K, H]
-            self._head_bias = self._spread(model.head.bias[:, None]).to(torch.float32)
+            self._head_weight = model.head.weight.to(dtype, copy=True)  # [(G + 2 * Z) * K, S]
+            self._head_bias = model.head.bias[:, None].to(torch.float32, copy=True)
         on_processor = self.device.type == "cpu"
-        self._fused = compiled_draw() if compiled and on_processor and can_compile() else None
+        compiled = compiled and on_processor and not self.shape.joint_mixture and can_compile()
+        self._fused = compiled_draw() if compiled else None
         self._block = BLOCK if on_processor else sys.maxsize
         self._scratch: dict[int, _Scratch] = {}  # by lanes of a block
 
@@ -103,13 +105,6 @@ class DreamingMemory:
         c = torch.mul(keep, c, out=into[1]).addcmul_(take, new.tanh_())
         torch.tanh(c, out=into[0]).mul_(show)
 
-    def _spread(self, head: Tensor) -> Tensor:
-        """A copy of rows [(G + 2 Z) K, ...] of the head in which each dimension has its logits."""
-        sizes = [self.shape.num_choices, 2 * self.shape.latent_size]
-        logits, others = torch.split(head.view(-1, self.shape.num_mixtures, head.shape[1]), sizes)
-        logits = logits.expand(self.shape.latent_size, *logits.shape[1:])
-        return torch.cat((logits, others)).flatten(0, 1)
-
     def _scratch_for(self, num_lanes: int) -> _Scratch:
         """New memory costs more than filling it; kept for one block size and its remainder."""
         if num_lanes not in self._scratch:
@@ -127,28 +122,31 @@ class DreamingMemory:
         return _Scratch(inputs, product, product.float(), head, head.float())
 
     @torch.inference_mode()
-    def draw(self, h: Tensor, *, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """The next z [B, Z] after h [B, H], as `mixture.sample` draws it.
+    def seen(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
+        """What the heads see, [B, S], as in M; of hidden units in the products' precision."""
+        return self.model.seen(h.to(self.dtype), z, a) if self.shape.head_hidden else h
+
+    @torch.inference_mode()
+    def draw(self, seen: Tensor, *, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """The next z [B, Z] by what the heads see [B, S], as `mixture.sample` draws it.
 
         `uniform` in [0, 1) and `noise` normal, [B, Z] each: give them by seed and step, and a
         lane's dream does not depend on its place.
         """
         check_temperature(temperature)
         drawn = torch.empty_like(noise)
-        for block in _blocks(len(h), self._block):
-            drawn[block] = self._draw(h[block], uniform[block], noise[block], temperature)
+        for block in _blocks(len(seen), self._block):
+            drawn[block] = self._draw(seen[block], uniform[block], noise[block], temperature)
         return drawn
 
-    def _draw(self, h: Tensor, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    def _draw(self, seen: Tensor, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
         """`draw` of a block of lanes; a view whose memory has lanes last.
 
         Every pass runs along the lanes, where a mixture's five components would not fill a vector
         register.
         """
-        if self.shape.joint_mixture:  # all dimensions draw the same component
-            uniform = uniform[:, :1].expand_as(uniform).contiguous()
-        scratch = self._scratch_for(len(h))
-        torch.mm(self._head_weight, h.to(self.dtype).t(), out=scratch.head)
+        scratch = self._scratch_for(len(seen))
+        torch.mm(self._head_weight, seen.to(self.dtype).t(), out=scratch.head)
         if self._fused is not None and temperature >= MIN_TEMPERATURE:
             parts = (3, self.shape.latent_size, self.shape.num_mixtures, -1)
             head, bias = scratch.head.view(parts), self._head_bias.view(parts)
@@ -158,15 +156,18 @@ class DreamingMemory:
             except RuntimeError:  # it could not be compiled here
                 self._fused = None
         raw = scratch.raw.copy_(scratch.head).add_(self._head_bias)
-        raw = raw.view(3, self.shape.latent_size, -1, len(h))  # [3, Z, K, b]
-        logit, mean, _ = raw
+        num_choices, latent_size = self.shape.num_choices, self.shape.latent_size
+        raw = raw.view(num_choices + 2 * latent_size, -1, len(seen))  # [G + 2 Z, K, b]
+        logit, density = raw[:num_choices], raw[num_choices:].view(2, latent_size, -1, len(seen))
         if temperature < MIN_TEMPERATURE:
-            likeliest: Tensor = mean.gather(1, logit.argmax(1, keepdim=True)).squeeze(1)
+            best = logit.argmax(1, keepdim=True).expand(latent_size, -1, -1)
+            likeliest: Tensor = density[0].gather(1, best).squeeze(1)
             return likeliest.t()
         share = logit.sub_(logit.amax(1, keepdim=True)).div_(temperature).exp_()
-        place = share.sum(1).mul_(uniform.t())  # [Z, b], lanes last in memory too
+        # [G, b], lanes last in memory too
+        place = share.sum(1).mul_(uniform[:, :num_choices].t())
         passed = share[:, 0].clone()
-        chosen, others = raw[1:, :, 0].contiguous(), raw[1:].unbind(2)  # [2, Z, b] each
+        chosen, others = density[:, :, 0].contiguous(), density.unbind(2)  # [2, Z, b] each
         for k in range(1, self.shape.num_mixtures):
             # At weights of 0 and 1 lerp is exact; torch.where takes six times as long.
             chosen.lerp_(others[k], (place >= passed).float())

@@ -40,7 +40,7 @@ Tick = Callable[[int, int], None]
 class Dreamt:
     """All dreams after one more lag."""
 
-    h: Tensor  # [L, H], from which the step drew z
+    seen: Tensor  # [L, S], what M's heads saw when the step drew z
     z: Tensor  # [L, Z]
     lost: float  # share of dreams that stand still, for the next latent was NaN or huge
     earned: NDArray[np.float64] | None  # [L], the rewards that M foresaw so far
@@ -118,16 +118,16 @@ def dream(
     state: State = (starts.state[0][lanes], starts.state[1][lanes])
     restart = starts.first[lanes]
     whole = torch.ones_like(restart)
+    seen = dreaming.seen(state[0], z, starts.actions[lanes, 0])
     tally = _Tally(len(lanes), end_weight)
     for step in range(1, at[-1] + 1):
         flag = restart if step == 1 else torch.zeros_like(restart)
-        before = (z, *state)
-        state = dreaming.advance(
-            z, starts.actions[lanes, step - 1], state, flag if model.shape.restart_flag else None
-        )
-        tally.count(*model.other_heads(state[0]))
+        before, a = (z, *state), starts.actions[lanes, step - 1]
+        state = dreaming.advance(z, a, state, flag if model.shape.restart_flag else None)
+        now = dreaming.seen(state[0], z, a)
+        tally.count(*model.other_heads(now))
         z = dreaming.draw(
-            state[0],
+            now,
             uniform=uniforms(seeds, step, z.shape[1], stream=WEIGHTS),
             noise=normals(seeds, step, z.shape[1], stream=NOISE),
             temperature=1.0,
@@ -145,8 +145,9 @@ def dream(
             for new, old in zip((z, *state), before, strict=True)
         )
         state = h, c
+        seen = torch.where(whole[:, None], now, seen)
         if step in at:
-            yield Dreamt(h, z, 1 - float(whole.double().mean()), *tally.told())
+            yield Dreamt(seen, z, 1 - float(whole.double().mean()), *tally.told())
 
 
 class _Tally:
@@ -187,7 +188,7 @@ def _latents(
     lasting: NDArray[np.bool_],
 ) -> Row:
     """Error, likelihood, spread and drift of the starts that last this lag."""
-    chosen = torch.from_numpy(lasting).to(dreamt.h.device)
+    chosen = torch.from_numpy(lasting).to(dreamt.seen.device)
 
     def of_starts(values: Tensor) -> Tensor:  # [L, ...] -> [W, P, ...]
         return values.view(len(lasting), -1, values.shape[1])[chosen]
@@ -195,7 +196,7 @@ def _latents(
     now, now_mu = starts.now[lasting].astype(np.float64), starts.now_mu[lasting]  # [W, Z]
     z, mu = starts.later[lasting, place].astype(np.float64), starts.later_mu[lasting, place]
     held = lags.held_nll(lag, now, z)
-    prediction = model.heads(of_starts(dreamt.h))  # [W, P, Z, K]
+    prediction = model.heads(of_starts(dreamt.seen))  # [W, P, Z, K]
     means = predictive_means(prediction)  # [W, P, Z]
     likelihood = _log_marginal(prediction, torch.from_numpy(starts.later[lasting, place]))
     return {

@@ -97,8 +97,9 @@ def predict(
     model: MDNRNN, batch: Sequences, state: State | None = None
 ) -> tuple[Prediction, State]:
     """M's prediction after each of the T steps, and the state after the last."""
-    h, state = model.unroll(batch.z[:, :-1], batch.actions, state, batch.restart)
-    return model.heads(h), state
+    z, a = batch.z[:, :-1], batch.actions
+    h, state = model.unroll(z, a, state, batch.restart)
+    return model.heads(model.seen(h, z, a)), state
 
 
 def training_loss(
@@ -109,11 +110,13 @@ def training_loss(
     end_weight: float = 10.0,
 ) -> dict[str, Tensor]:
     """`memory_loss` of what M predicts, at less cost; matrix products are of this precision."""
-    h, _ = model.unroll(batch.z[:, :-1], batch.actions, None, batch.restart, dtype=dtype)
+    z, a = batch.z[:, :-1], batch.actions
+    h, _ = model.unroll(z, a, None, batch.restart, dtype=dtype)
+    seen = model.seen(h, z, a)
     share = batch.mask / batch.mask.sum().clamp(min=1)  # [B, T]
     parts = {
         "nll": mixture_nll(
-            h.flatten(0, 1),
+            seen.flatten(0, 1),
             model.head.weight,
             model.head.bias,
             batch.z[:, 1:].flatten(0, 1),
@@ -122,7 +125,7 @@ def training_loss(
             num_mixtures=model.shape.num_mixtures,
         )
     }
-    reward, end_logit = model.other_heads(h)
+    reward, end_logit = model.other_heads(seen)
     others = _other_errors(reward, end_logit, batch, end_weight)
     parts |= {name: _masked_mean(error, batch.mask) for name, error in others.items()}
     return {"loss": torch.stack(list(parts.values())).sum(), **parts}

@@ -32,6 +32,7 @@ class MDNRNNShape:
     restart_flag: bool = False  # one more input: 1 on the first step of an episode
     min_log_sigma: float = -7.0  # keeps the density of a constant dimension finite
     joint_mixture: bool = False  # one component is drawn for all of z, not one per dimension
+    head_hidden: int = 0  # units between the LSTM and the heads; 0: none, as in the paper
 
     def __post_init__(self) -> None:
         for name in ("latent_size", "action_size", "hidden_size", "num_mixtures"):
@@ -46,6 +47,11 @@ class MDNRNNShape:
         return self.latent_size + self.action_size + int(self.restart_flag)
 
     @property
+    def num_seen(self) -> int:
+        """Width of what the heads see, S: the hidden units, or h."""
+        return self.head_hidden or self.hidden_size
+
+    @property
     def num_outputs(self) -> int:
         """Width of the mixture's head: logits [G, K], means [Z, K], log sigmas [Z, K]."""
         return (self.num_choices + 2 * self.latent_size) * self.num_mixtures
@@ -57,15 +63,17 @@ class MDNRNNShape:
 
 
 class MDNRNN(nn.Module):
-    """M: `lstm`, `head` and, where the shape says so, `reward_head` and `end_head`."""
+    """M: `lstm`, `head` and, where the shape says so, `wide`, `reward_head` and `end_head`."""
 
     def __init__(self, shape: MDNRNNShape, *, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
         self.lstm = LSTM(shape.num_inputs, shape.hidden_size)
-        self.head = nn.Linear(shape.hidden_size, shape.num_outputs)
-        self.reward_head = nn.Linear(shape.hidden_size, 1) if shape.reward_head else None
-        self.end_head = nn.Linear(shape.hidden_size, 1) if shape.end_head else None
+        width = shape.hidden_size + shape.latent_size + shape.action_size
+        self.wide = nn.Linear(width, shape.head_hidden) if shape.head_hidden else None
+        self.head = nn.Linear(shape.num_seen, shape.num_outputs)
+        self.reward_head = nn.Linear(shape.num_seen, 1) if shape.reward_head else None
+        self.end_head = nn.Linear(shape.num_seen, 1) if shape.end_head else None
         initialise(self, seed=seed)
 
     def initial_state(self, num_lanes: int) -> State:
@@ -110,15 +118,26 @@ class MDNRNN(nn.Module):
             pieces.append(piece)
         return torch.cat(pieces, dim=1), state
 
-    def heads(self, h: Tensor) -> Prediction:
-        """What h [..., H] says of the step that follows; float32 also under autocast."""
-        with torch.autocast(h.device.type, enabled=False):
-            h = h.float()
+    def seen(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
+        """What the heads see [..., S] after a step from z [..., Z] and a [..., A] to h [..., H].
+
+        It is h; with hidden units these, ReLUs of h, z and a, in the precision of h.
+        """
+        if self.wide is None:
+            return h
+        weight, bias = self.wide.weight.to(h.dtype), self.wide.bias.to(h.dtype)
+        joined = torch.cat((h, z.to(h.dtype), a.to(h.dtype)), dim=-1)
+        return functional.relu(functional.linear(joined, weight, bias))
+
+    def heads(self, seen: Tensor) -> Prediction:
+        """What is said of the step that follows by what the heads see [..., S]; float32 always."""
+        with torch.autocast(seen.device.type, enabled=False):
+            seen = seen.float()
             shape = self.shape
-            raw = self.head(h).unflatten(-1, (-1, shape.num_mixtures))  # [..., G + 2 Z, K]
+            raw = self.head(seen).unflatten(-1, (-1, shape.num_mixtures))  # [..., G + 2 Z, K]
             sizes = (shape.num_choices, shape.latent_size, shape.latent_size)
             logit, mean, log_sigma = raw.split(sizes, dim=-2)
-            reward, end_logit = self.other_heads(h)
+            reward, end_logit = self.other_heads(seen)
             return Prediction(
                 log_weight=functional.log_softmax(logit, dim=-1),
                 mean=mean,
@@ -127,10 +146,10 @@ class MDNRNN(nn.Module):
                 end_logit=end_logit,
             )
 
-    def other_heads(self, h: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Reward and end logit [...] of h [..., H], in float32; None where there is no head."""
+    def other_heads(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Reward and end logit [...] of [..., S], in float32; None where there is no head."""
         heads = (self.reward_head, self.end_head)
-        reward, end = (None if head is None else head(h.float()).squeeze(-1) for head in heads)
+        reward, end = (None if head is None else head(seen.float()).squeeze(-1) for head in heads)
         return reward, end
 
     def num_parameters(self) -> int:

@@ -34,7 +34,7 @@ def mixture_nll(
     """Sum over rows of share times nats per latent dimension, float32.
 
     Args:
-        h: hidden states [N, H]; matrix products are of their precision.
+        h: what the head sees, [N, H]; matrix products are of its precision.
         weight: of the head, float32 [(G + 2 Z) K, H]: logits, means, log sigmas.
         bias: of the head, [(G + 2 Z) K].
         z: the latents that came, [N, Z].

@@ -107,8 +107,8 @@ def gather_starts(
             for place in places
             if len(tapes) <= place.episode < len(tapes) + len(mask)
         ]
-        hidden, states = _led(model, batch.drawn, sorted({place.step for place in inside}))
-        _, logit = model.other_heads(hidden)
+        seen, states = _led(model, batch.drawn, sorted({place.step for place in inside}))
+        _, logit = model.other_heads(seen)
         if logit is not None:
             assert batch.drawn.ends is not None, "the batch holds no ends"
             logits.append(logit[mask].cpu().double().numpy())
@@ -140,15 +140,16 @@ class _Start(NamedTuple):
 
 
 def _led(model: MDNRNN, batch: Sequences, steps: Sequence[int]) -> tuple[Tensor, dict[int, State]]:
-    """M's h [B, T, H] along episodes, and its state before each of these steps."""
+    """What M's heads see along episodes [B, T, S], and its state before each of these steps."""
     state = model.initial_state(len(batch.z))
     cuts = sorted({0, *steps, batch.mask.shape[1]})
     states, pieces = {0: state}, []
     for start, stop in pairwise(cuts):
         piece = slice(start, stop)
         restart = None if batch.restart is None else batch.restart[:, piece]
-        hidden, state = model.unroll(batch.z[:, piece], batch.actions[:, piece], state, restart)
-        pieces.append(hidden)
+        z, a = batch.z[:, piece], batch.actions[:, piece]
+        hidden, state = model.unroll(z, a, state, restart)
+        pieces.append(model.seen(hidden, z, a))
         states[stop] = state
     return torch.cat(pieces, dim=1), states
 

@@ -57,8 +57,9 @@ class Watch:
         some = _some(batch)
         if int(some.mask.sum()) < MIN_STEPS:
             return
-        h, _ = model.unroll(some.z[:, :-1], some.actions, None, some.restart)
-        prediction = model.heads(h)
+        z, a = some.z[:, :-1], some.actions
+        h, _ = model.unroll(z, a, None, some.restart)
+        prediction = model.heads(model.seen(h, z, a))
         following = some.z[:, 1:][some.mask].float()  # [n, Z]
         nll = float(-log_likelihood(prediction, some.z[:, 1:])[some.mask].mean())
         self._look_at_error(nll, gaussian_nll(following), step)

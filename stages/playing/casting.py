@@ -231,7 +231,6 @@ def open_dream(workspace: Workspace, job: Job, cast: Cast, config: "Config") -> 
         DreamWorld(dreaming, starts, spec, terms),
         lambda number: _seed(job, number),
         vision=cached_vision(files.vision_digest, files.vision, files.vision_shape["latent_size"]),
-        memory=model,
         choices=_choices(cast, spec),
         chance=_chance(spec, job.world, (size, size, 3)),
         temperature=config.temperature,

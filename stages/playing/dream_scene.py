@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stages.contracts import Policy
 from stages.control.pilot import Choices, Dreamer
-from stages.memory.mdn_rnn import MDNRNN
+from stages.memory.losses import end_probability
 from stages.playing.scene import AGENT, KEYBOARD, RANDOM, Moment, Picture, Seeds, how_ended
-from stages.playing.world_scene import foresee
 from stages.vision.vae import VAE, decode_latents
 from stages.worlds.dream import DreamWorld
 
@@ -30,14 +30,13 @@ class DreamScene:
         seeds: Seeds,
         *,
         vision: VAE,
-        memory: MDNRNN,
         choices: Choices | None,
         chance: Policy,
         temperature: float,
         rewarded: bool,
     ) -> None:
         self._dream, self._seeds = dream, seeds
-        self._vision, self._memory = vision, memory
+        self._vision = vision
         self._agent = Dreamer(dream, choices) if choices is not None else None
         self._chance = chance
         self._temperature, self._rewarded = temperature, rewarded
@@ -87,14 +86,18 @@ class DreamScene:
             action=np.asarray(action).copy(),
             reward=reward if self._rewarded else None,
             total=(before.total or 0.0) + reward if self._rewarded else None,
-            end_probability=foresee(
-                self._memory, self._dream.state[0], self._dream.terms.end_weight
-            ).end_probability,
+            end_probability=self._end_probability(),
             temperature=self._temperature,
             ended=how_ended(step),
             outcome=replace(step, observation=frame[None], facts=facts),
         )
         return self._moment
+
+    def _end_probability(self) -> float | None:
+        logit = self._dream.end_logit
+        if logit is None or not torch.isfinite(logit).all():  # a dream that diverged
+            return None
+        return float(end_probability(logit, self._dream.terms.end_weight)[0])
 
     def back(self) -> Moment:
         """The same moment: a dream does not run backwards."""

@@ -105,8 +105,7 @@ class RecordedScene:
             before = len(self._foreseen) - 1
             follower.see(record.observations[before][None], LANE)
             follower.did(self._actions.vectors(record.actions[before][None]), LANE)
-            assert follower.state is not None, "a follower with a memory"
-            self._foreseen.append(foresee(follower.memory, follower.state[0], self._end_weight))
+            self._foreseen.append(foresee(follower, self._end_weight))
         return self._foreseen[place]
 
 

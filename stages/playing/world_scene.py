@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from stages.contracts import Policy, Step
 from stages.control.pilot import Choices, Dreamer
 from stages.memory.losses import end_probability
-from stages.memory.mdn_rnn import MDNRNN
 from stages.memory.mixture import sample
 from stages.playing.scene import AGENT, KEYBOARD, RANDOM, Moment, Picture, Seeds, how_ended
 from stages.vision.vae import decode_latents
@@ -32,10 +31,11 @@ class Foreseen:
     end_probability: float | None  # None: M has no head for it
 
 
-@torch.inference_mode()
-def foresee(memory: MDNRNN, h: torch.Tensor, end_weight: float) -> Foreseen:
-    """What M, trained with that weight of ends, says after h [1, H]."""
-    told = memory.heads(h)
+def foresee(follower: Follower | None, end_weight: float) -> Foreseen | None:
+    """What M, trained with that weight of ends, says after the last action; None without M."""
+    told = None if follower is None else follower.foretold()
+    if told is None:
+        return None
     still = torch.zeros_like(told.mean[..., 0])
     latent = sample(told, uniform=still, noise=still, temperature=0.0)
     logit = told.end_logit
@@ -99,7 +99,7 @@ class WorldScene:
         frame = self._prepared = self._world.observation[0]
         if self._follower is not None and not self._world.live[0]:
             self._follower.see(frame[None], LANE)  # nobody acts on it, and it is looked at
-        foreseen = self._foreseen()
+        foreseen = foresee(self._follower, self._end_weight)
         reward = float(step.reward[0])
         self._moment = Moment(
             pictures=self._pictures(foreseen),
@@ -126,12 +126,6 @@ class WorldScene:
     def close(self) -> None:
         """Free the engine."""
         self._world.close()
-
-    def _foreseen(self) -> Foreseen | None:
-        follower = self._follower
-        if follower is None or follower.memory is None or follower.state is None:
-            return None
-        return foresee(follower.memory, follower.state[0], self._end_weight)
 
     def _pictures(self, foreseen: Foreseen | None) -> tuple[Picture, ...]:
         raw, prepared = self._world.raw[0], self._prepared

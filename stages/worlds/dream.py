@@ -67,6 +67,7 @@ class DreamWorld:
     the memory's device; `chance` [B] is that of having come so far, where ends are expected ones,
     and 1 otherwise. Where a mixture grows without bounds a dream ends, and its step earns
     nothing; `diverged` tells it. In the first step that is an error: then M itself is broken.
+    `end_logit` is what M's end head said of the lanes that were live, or None without one.
     """
 
     fact_names: tuple[str, ...] = (DIVERGED,)
@@ -87,6 +88,7 @@ class DreamWorld:
         self._reward, inside = starts.reward, starts.inside
         self._inside = [torch.from_numpy(part).to(self._device) for part in inside or ()]
         self.chance = torch.ones(0, device=self._device)
+        self.end_logit: Tensor | None = None
         self._seeds = torch.zeros(0, dtype=torch.int64)
         self._num_steps = 0
         self._ended = self._cut = self._diverged = self.live
@@ -162,17 +164,18 @@ class DreamWorld:
         restart = self._first[rows] & (self._num_steps == 1)
         vectors = torch.from_numpy(self.action_spec.vectors(actions)).to(self._device)
         flag = restart if memory.shape.restart_flag else None
-        h, c = memory.advance(z * kept_z, vectors, (h * kept_h, c), flag)
-        size = z.shape[1]
+        z, size = z * kept_z, z.shape[1]
+        h, c = memory.advance(z, vectors, (h * kept_h, c), flag)
+        seen = memory.seen(h, z, vectors)
         z = memory.draw(
-            h,
+            seen,
             uniform=uniforms(seeds, self._num_steps, size, stream=WEIGHTS),
             noise=normals(seeds, self._num_steps, size, stream=NOISE),
             temperature=terms.temperature,
         )
-        reward, logit = memory.model.other_heads(h)
+        reward, self.end_logit = memory.model.other_heads(seen)
         counts = self.chance[rows]  # of coming to this step
-        ended = self._ends(logit, rows)
+        ended = self._ends(self.end_logit, rows)
         whole = sound(z, h)
         if self._num_steps == 1 and not whole.all():
             raise self._not_finite(rows, whole)

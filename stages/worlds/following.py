@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from stages.contracts import Frames, World
 from stages.memory.lstm import State
 from stages.memory.mdn_rnn import MDNRNN
+from stages.memory.mixture import Prediction
 from stages.training.seeding import generator
 from stages.vision.vae import VAE, encode_frames
 
@@ -27,12 +28,13 @@ class Follower:
         self.latent = torch.zeros(0, vision.latent_size)  # z [B, Z] of the frames seen last
         self.state: State | None = None  # M's (h, c) [B, H] before the next action; None without M
         self._latent = latent
+        self._done: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None  # h, of z and a
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin one episode per seed."""
         self.latent = torch.zeros(len(seeds), self.vision.latent_size)
         self.state = None if self.memory is None else self.memory.initial_state(len(seeds))
-        self._first_step = True
+        self._first_step, self._done = True, None
         self._noise = [generator(seed, "latent-noise") for seed in seeds]
 
     @torch.inference_mode()
@@ -48,16 +50,21 @@ class Follower:
         if self.memory is not None and self.state is not None:
             rows = torch.from_numpy(lanes)
             h, c = (part[rows] for part in self.state)
+            z, a = self.latent[rows], torch.from_numpy(vectors)
             restart = torch.full((len(lanes),), self._first_step)
-            h, c = self.memory.advance(
-                self.latent[rows],
-                torch.from_numpy(vectors),
-                (h, c),
-                restart if self.memory.shape.restart_flag else None,
-            )
+            flag = restart if self.memory.shape.restart_flag else None
+            h, c = self.memory.advance(z, a, (h, c), flag)
+            self._done = h, z, a
             whole_h, whole_c = self.state
             self.state = whole_h.index_copy(0, rows, h), whole_c.index_copy(0, rows, c)
         self._first_step = False
+
+    @torch.inference_mode()
+    def foretold(self) -> Prediction | None:
+        """What M says of what follows, [n], in the lanes that acted last; None without M."""
+        if self.memory is None or self._done is None:
+            return None
+        return self.memory.heads(self.memory.seen(*self._done))
 
     def _drawn(self, frames: Frames, lanes: LanesOf) -> torch.Tensor:
         mean, log_variance = encode_frames(self.vision, frames)

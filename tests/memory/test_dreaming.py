@@ -12,6 +12,7 @@ from stages.memory.mixture import sample
 
 SHAPE = MDNRNNShape(4, 2, 24, num_mixtures=3, min_log_sigma=-0.5)
 JOINT = MDNRNNShape(4, 2, 24, num_mixtures=3, min_log_sigma=-0.5, joint_mixture=True)
+WIDE = MDNRNNShape(4, 2, 24, num_mixtures=3, joint_mixture=True, head_hidden=20)
 FLAGGED = MDNRNNShape(4, 1, 16, restart_flag=True, end_head=True)
 
 
@@ -90,16 +91,26 @@ def test_inputs_that_do_not_fit_are_refused(wrong):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1.15])
-@pytest.mark.parametrize("shape", [SHAPE, JOINT])
+@pytest.mark.parametrize("shape", [SHAPE, JOINT, WIDE])
 def test_a_draw_is_the_samplers(shape, temperature):
     model = lively(shape)
-    h = torch.tanh(normal(50, 24, seed=3))
+    h = torch.tanh(normal(50, shape.num_seen, seed=3))
     uniform = torch.rand(50, 4, generator=torch.Generator().manual_seed(4))
     noise = normal(50, 4, seed=5)
     with torch.no_grad():
         wanted = sample(model.heads(h), uniform=uniform, noise=noise, temperature=temperature)
     found = DreamingMemory(model).draw(h, uniform=uniform, noise=noise, temperature=temperature)
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [SHAPE, WIDE])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_its_heads_see_what_ms_see(shape, dtype, error):
+    model, (z, a, (h, _)) = lively(shape), lanes(shape, 33)
+    wanted = model.seen(h, z, a)
+    assert wanted.shape == (33, shape.num_seen)
+    found = DreamingMemory(model, dtype=dtype).seen(h, z, a)
+    torch.testing.assert_close(found.float(), wanted, atol=error * 4, rtol=error)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.15])

@@ -111,13 +111,16 @@ def test_layer_is_torchs_with_the_second_bias_held_at_the_forget_offset():
     torch.testing.assert_close(model.lstm.bias.grad, layer.bias_ih_l0.grad)
 
 
+@pytest.mark.parametrize("units", [0, 11])
 @pytest.mark.parametrize("joint", [False, True])
-def test_heads_equal_numpy(joint):
-    model = lively(replace(SMALL, joint_mixture=joint))
+def test_heads_equal_numpy(joint, units):
+    model = lively(replace(SMALL, joint_mixture=joint, head_hidden=units))
     h = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
-    prediction = model.heads(h)
+    z, a = (part[:, 0] for part in inputs(SMALL, 6, 1))
+    prediction = model.heads(model.seen(h, z, a))
     told = {"num_mixtures": 3, "joint": joint}
-    weight, mean, sigma = oracle.mixture_head(as_numpy(model), h.numpy(), **told)
+    seen = oracle.heads_see(as_numpy(model), h.numpy(), z.numpy(), a.numpy())
+    weight, mean, sigma = oracle.mixture_head(as_numpy(model), seen, **told)
     found = prediction.log_weight.exp().detach().numpy()
     assert found.shape == (6, 1 if joint else 4, 3)
     np.testing.assert_allclose(np.broadcast_to(found, weight.shape), weight, atol=1e-6)

@@ -105,6 +105,15 @@ def lstm_step(weights, x, state):
     return h, c
 
 
+def heads_see(weights, h, z, a):
+    """What the heads see [B, S] after a step from z and a to h: h, or hidden units of all three."""
+    if "wide.weight" not in weights:
+        return h
+    parts = np.split(weights["wide.weight"], np.cumsum([h.shape[1], z.shape[1]]), axis=1)
+    mixed = sum(x @ part.T for x, part in zip((h, z, a), parts, strict=True))
+    return np.maximum(mixed + weights["wide.bias"], 0)
+
+
 def mixture_head(weights, h, num_mixtures=5, min_log_sigma=-7.0, joint=False):
     """(weight, mean, sigma), [B, Z, K] each, of h [B, U]; joint: every z_i has the same weights."""
     raw = h @ weights["head.weight"].T + weights["head.bias"]

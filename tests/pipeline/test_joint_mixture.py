@@ -1,4 +1,7 @@
-"""An M whose latent numbers share one choice of component, from training to a packed agent."""
+"""An M of other heads than the paper's, from training to a packed agent.
+
+Its latent numbers share one choice of component, and there are hidden units before the heads.
+"""
 
 import json
 
@@ -9,13 +12,13 @@ from test_mixing import forged
 
 pytestmark = pytest.mark.pipeline
 
-JOINT = ("--set", "memory.joint_mixture=true")
+JOINT = settings("memory.joint_mixture=true", "memory.head_hidden=40")
 SHORT = settings("evaluate.episodes=2", "evaluate.random_episodes=1", "evaluate.max_steps=60")
 
 
 @pytest.fixture(scope="module")
 def joint(doom_workspace, tmp_path_factory):
-    """Doom's debug run with a second M, whose mixture is joint, and a C of its dreams."""
+    """Doom's debug run with a second M, of other heads, and a C of its dreams."""
     root = copied(doom_workspace, tmp_path_factory.mktemp("joint") / "workspace")
     wm("train-memory", "-w", root, *JOINT)
     dream = ("--set", "control.generations=3", "--set", "control.max_steps=[40]")
@@ -26,9 +29,12 @@ def joint(doom_workspace, tmp_path_factory):
 def test_its_head_chooses_once_for_all_dimensions(joint):
     shape = manifest(joint, "memory/0002")["summary"]["shape"]
     assert shape["joint_mixture"] is True
-    found = load_file(joint / "memory/0002/weights.safetensors")["head.weight"].shape
+    found = load_file(joint / "memory/0002/weights.safetensors")
     rows = (1 + 2 * shape["latent_size"]) * shape["num_mixtures"]
-    assert found == (rows, shape["hidden_size"])
+    assert found["head.weight"].shape == (rows, 40)
+    assert found["end_head.weight"].shape == (1, 40)
+    width = shape["hidden_size"] + shape["latent_size"] + shape["action_size"]
+    assert found["wide.weight"].shape == (40, width)
     held_out = [
         json.loads((joint / f"memory/000{n}/metrics.jsonl").read_text().splitlines()[-1])
         for n in (1, 2)
@@ -44,6 +50,7 @@ def test_its_c_learns_in_its_dreams_and_leaves_as_an_agent(joint, tmp_path):
     wm("export", "agent", tmp_path / "agent", "-w", joint)
     packed = json.loads((tmp_path / "agent/manifest.json").read_text())
     assert packed["summary"]["shapes"]["memory"]["joint_mixture"] is True
+    assert packed["summary"]["shapes"]["memory"]["head_hidden"] == 40
     again = tmp_path / "again"
     wm("evaluate", "--agent", tmp_path / "agent", "-w", again, "--preset", "debug", *SHORT)
     newest = sorted(one.name for one in (joint / "evaluations").glob("0*"))[-1]
@@ -55,17 +62,20 @@ def test_its_c_learns_in_its_dreams_and_leaves_as_an_agent(joint, tmp_path):
     assert there["mean"] == pytest.approx(here["mean"], rel=0.2), "rounded to float16, it plays on"
 
 
-def test_a_memory_that_does_not_say_so_has_one_mixture_per_dimension(micro_workspace, tmp_path):
-    """Artifacts of earlier versions know of no joint mixture."""
+def test_a_memory_that_does_not_say_so_has_the_papers_heads(micro_workspace, tmp_path):
+    """Artifacts of earlier versions know of no joint mixture, and of no hidden units."""
     root = copied(micro_workspace, tmp_path / "workspace")
 
     def earlier(found):
         assert found["summary"]["shape"].pop("joint_mixture") is False
-        assert "joint_mixture" not in found["config"]["memory"]
+        assert found["summary"]["shape"].pop("head_hidden") == 0
+        assert not {"joint_mixture", "head_hidden"} & set(found["config"]["memory"])
 
     forged(root / "memory/0001", earlier)
     wm("train-memory", "-w", root, "--from", "memory/0001")
-    assert manifest(root, "memory/0002")["summary"]["shape"]["joint_mixture"] is False
+    shape = manifest(root, "memory/0002")["summary"]["shape"]
+    assert (shape["joint_mixture"], shape["head_hidden"]) == (False, 0)
     assert payload(root, "memory/0002") != payload(root, "memory/0001")
     said = wm("train-memory", "-w", root, *JOINT, "--from", "memory/0001", code=5).said
     assert "joint_mixture: False there, True here" in " ".join(said.split())
+    assert "head_hidden: 0 there, 40 here" in " ".join(said.split())

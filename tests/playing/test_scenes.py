@@ -164,7 +164,6 @@ def dream_scene(**terms):
         dream,
         lambda number: 40 + number,
         vision=VAE(Z, seed=2).eval(),
-        memory=model,
         choices=choices,
         chance=None,
         temperature=kept.temperature,

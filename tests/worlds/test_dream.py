@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from dream_samples import SPEC, A, H, Z, build, lively, starts
+from dream_samples import SHAPE, SPEC, A, H, Z, build, lively, starts
 
 from stages.memory.dreaming import DreamingMemory
 from stages.memory.mdn_rnn import MDNRNNShape
@@ -56,7 +56,7 @@ def plain(model, seed, terms, *, reward=1.0, begun=None):
         a = torch.tensor([[steering(seed, step - 1)]], dtype=torch.float32)
         with torch.inference_mode():
             state = model.advance(z, a, state, torch.tensor([step == 1 and restarts]))
-            told = model.heads(state[0])
+            told = model.heads(model.seen(state[0], z, a))
             z = sample(
                 told,
                 uniform=uniforms(key, step, Z, stream=dream.WEIGHTS),
@@ -82,9 +82,9 @@ def plain(model, seed, terms, *, reward=1.0, begun=None):
 @pytest.mark.parametrize(
     ("end", "weight"), [("hard", 3.0), ("sampled", 1.0), ("sampled", 3.0), ("expected", 0.2)]
 )
-@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.15])
-def test_a_lane_is_a_plain_loop_over_m(end, weight, temperature):
-    model = lively()
+@pytest.mark.parametrize(("temperature", "units"), [(0.0, 0), (0.5, 0), (1.15, 0), (0.5, 9)])
+def test_a_lane_is_a_plain_loop_over_m(end, weight, temperature, units):
+    model = lively(replace(SHAPE, head_hidden=units), end_bias=0.5 if units else -2.0)
     terms = DreamTerms(temperature=temperature, max_steps=30, end=end, end_weight=weight)
     world = build(model, temperature=temperature, end=end, end_weight=weight)
     latents, rewards, last = dreamt(world, SEEDS)
