@@ -4,9 +4,12 @@ The dodger tries 39 plans for the next 60 tics and takes the one that is hit lea
 controller and one with hidden units learn from it what to press, seeing when and where every
 fireball arrives: what controllers of these shapes could do if V and M told them everything.
 
-Usage: python docs/doom_dodger.py [GAMES]
+Usage: python docs/doom_dodger.py [GAMES [UNITS]]
+
+With UNITS only the dodger plays, and sees no fireball that is farther away.
 """
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -60,16 +63,16 @@ def paths(place: float, speed: float) -> np.ndarray:
     return found
 
 
-def seen(state: object) -> tuple[object, list[object]]:
-    """The player, and the fireballs that fly towards it."""
+def seen(state: object, sight: float = math.inf) -> tuple[object, list[object]]:
+    """The player, and the fireballs that fly towards it from no farther than this."""
     player = next(one for one in state.objects if one.name == "DoomPlayer")
     balls = [one for one in state.objects if one.name == "DoomImpBall" and one.velocity_x < -1]
-    return player, balls
+    return player, [one for one in balls if abs(one.position_x - player.position_x) < sight]
 
 
-def costs(state: object) -> np.ndarray:
+def costs(state: object, sight: float) -> np.ndarray:
     """What the best plan that begins with right, nothing and left costs, in hits."""
-    player, balls = seen(state)
+    player, balls = seen(state, sight)
     ways, tics = paths(player.position_y, player.velocity_y), np.arange(1, AHEAD + 1)
     cost = 0.001 * np.maximum(0, np.abs(ways[:, -1] - np.mean(WALLS)) - 100)
     cost -= 0.0005 * np.abs(ways[:, :32] - player.position_y).mean(1)  # they aim at where it is
@@ -100,7 +103,14 @@ def dodger(_: np.ndarray, told: np.ndarray) -> float:
 
 
 def games(
-    env: gymnasium.Env, first: int, number: int, player: Player, notes: list[tuple], slips: float
+    env: gymnasium.Env,
+    first: int,
+    number: int,
+    player: Player,
+    notes: list[tuple],
+    *,
+    slips: float = 0.0,
+    sight: float = math.inf,
 ) -> np.ndarray:
     """Tics of games [number]; `notes` gets what a pupil sees and the teacher's costs.
 
@@ -112,7 +122,7 @@ def games(
         tics, ended, helped = 0, False, 0
         while not ended and tics < LIMIT:
             state = env.unwrapped.game.get_state()
-            note = arrivals(state), costs(state)
+            note = arrivals(state), costs(state, sight)
             notes.append(note)
             if not helped and random.random() < slips:
                 helped = int(random.integers(2, 12))
@@ -156,17 +166,17 @@ def say(who: str, tics: np.ndarray) -> None:
     sys.stdout.flush()
 
 
-def main(number: int = 48) -> None:
+def main(number: int = 48, sight: float = math.inf) -> None:
     """Let the teacher play, then each pupil learn from what it meets itself, lesson by lesson."""
     env = gymnasium.make("VizdoomTakeCover-v1", frame_skip=1)
     env.unwrapped.game.set_objects_info_enabled(True)
     taught: list[tuple] = []
-    say("the dodger", games(env, TEACHER_SEED, number, dodger, taught, 0))
-    for hidden in (0, 256):
+    say("the dodger", games(env, TEACHER_SEED, number, dodger, taught, sight=sight))
+    for hidden in (0, 256) if math.isinf(sight) else ():
         notes = list(taught)
         for lesson in range(LESSONS):
             player, slips = pupil(notes, hidden), 0.02 if lesson < LESSONS - 1 else 0
-            tics = games(env, PUPIL_SEED + 1000 * lesson, number, player, notes, slips)
+            tics = games(env, PUPIL_SEED + 1000 * lesson, number, player, notes, slips=slips)
         say(f"its pupil, {hidden} hidden units", tics)
     env.close()
 
