@@ -52,10 +52,8 @@ def described(
 
 
 _SIZE = SettingRule("a size", low=0)
-_LATER = {
-    "joint_mixture",
-    "head_hidden",
-}  # what artifacts of earlier versions do not tell: the default holds
+# What artifacts of earlier versions do not tell: the default holds.
+_LATER = {"joint_mixture", "head_hidden"}
 
 
 def record_of(cls: type[Record], values: Mapping[str, Any]) -> Record:
