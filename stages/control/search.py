@@ -6,6 +6,7 @@ a resumed search equals an uninterrupted one and no pickle is needed.
 """
 
 import hashlib
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,12 +114,23 @@ def check_fitness(fitness: NDArray[np.float64], *, generation: int) -> NDArray[n
     return np.where(bad, fitness[~bad].min(), fitness) if bad.any() else fitness
 
 
+def _pycma() -> Any:
+    """The package without its plots and rank statistics, which take longer to import than it."""
+    unused = [name for name in ("matplotlib", "scipy") if name not in sys.modules]
+    try:
+        for name in unused:  # None: as where it is not installed
+            sys.modules[name] = None  # type: ignore[assignment]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pycma warns about what it misses
+            import cma
+    finally:
+        for name in unused:
+            sys.modules.pop(name, None)
+    return cma
+
+
 def _strategy(shape: SearchShape, start: NDArray[np.floating] | None) -> Any:
     """A pycma strategy without global randomness, files, signals or stopping rules of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pycma warns about optional plotting packages
-        import cma
-
     options = {
         "popsize": shape.population,
         "CMA_diagonal": shape.covariance == "diagonal",
@@ -131,4 +143,4 @@ def _strategy(shape: SearchShape, start: NDArray[np.floating] | None) -> Any:
         "signals_filename": "",
     }
     mean = np.zeros(shape.num_parameters) if start is None else np.asarray(start, np.float64)
-    return cma.CMAEvolutionStrategy(mean, shape.sigma, options)
+    return _pycma().CMAEvolutionStrategy(mean, shape.sigma, options)

@@ -43,8 +43,9 @@ def test_a_stage_that_fails_is_no_measurement(free_memory):
 @pytest.mark.pipeline
 def test_every_stage_is_measured_on_generated_data(monkeypatch, tmp_path):
     monkeypatch.setattr(memory_use, "ENCODING_SECONDS", 300.0)  # to its end
+    monkeypatch.setattr(memory_use, "EPISODE_STEPS", 199)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    report = memory_use.measure(progress=Silent(), sizes=(9_000, 17_000), batches=2)
+    report = memory_use.measure(progress=Silent(), sizes=(1_800, 3_400), batches=2)
     (table,) = report.tables
     assert [row[0] for row in table.rows] == ["train-vision", "sample-latents", "train-memory"]
     for _, small, large, growth in table.rows:

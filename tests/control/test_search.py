@@ -1,5 +1,8 @@
 """CMA-ES: it finds optima, goes on exactly where its log ends, and survives bad scores."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -156,3 +159,15 @@ def test_a_falling_step_size_is_replayed():
     for fitness, digest in log[:4]:
         resumed.replay(fitness, digest)
     assert run(resumed, ellipsoid, 5) == log[4:]
+
+
+def test_a_search_loads_no_plots_and_leaves_them_to_others():
+    """matplotlib and scipy are imported by pycma where they are found, and take longer than it."""
+    code = (
+        "import sys; from stages.control.search import Search, SearchShape; "
+        "Search(SearchShape(num_parameters=3, population=4, sigma=0.5)).ask(); "
+        "print({'matplotlib', 'scipy', 'cma'} & set(sys.modules)); "
+        "import matplotlib.pyplot, scipy.stats; print('there')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["{'cma'}", "there"]
