@@ -53,7 +53,7 @@ def described(
 
 _SIZE = SettingRule("a size", low=0)
 # What artifacts of earlier versions do not tell: the default holds.
-_LATER = {"joint_mixture", "head_hidden"}
+_LATER = {"joint_mixture", "head_hidden", "num_blocks", "block_hidden"}
 
 
 def record_of(cls: type[Record], values: Mapping[str, Any]) -> Record:
@@ -82,8 +82,16 @@ def check_memory(path: Path, shape: "MDNRNNShape", source: str) -> None:
     lstm = {"lstm.weight_ih": (4 * units, shape.num_inputs)}
     width = units + shape.latent_size + shape.action_size
     wide = {"wide.weight": (shape.head_hidden, width)} if shape.head_hidden else {}
+    blocks = {}
+    if shape.num_blocks:
+        rows = shape.num_blocks * shape.block_hidden
+        blocks = {
+            "blocks.weight": (rows, shape.num_seen),
+            "before.weight": (rows, shape.latent_size),
+            "after.weight": (shape.num_outputs, shape.block_hidden),
+        }
     head = {"head.weight": (shape.num_outputs, shape.num_seen)}
-    _check_some(path, {**lstm, **wide, **head}, source)
+    _check_some(path, {**lstm, **wide, **blocks, **head}, source)
 
 
 def _check_some(path: Path, expected: Mapping[str, tuple[int, ...]], source: str) -> None:

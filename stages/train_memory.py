@@ -24,6 +24,7 @@ from stages.artifacts.workspace import Workspace
 from stages.contracts import Job, setting
 from stages.events import Doing, Monitor, Noted, OnceEach, Report
 from stages.families import WEIGHTS, build_memory, start_from
+from stages.memory.blocks import check_blocks
 from stages.training.precision import DOC as PRECISION
 from stages.training.precision import PRECISIONS, training_dtype
 
@@ -57,6 +58,10 @@ class Config:
     head_hidden: int = setting(
         0, doc="ReLU units that see h, z and a, before the heads; 0: none, as in the paper", low=0
     )
+    num_blocks: int = setting(
+        0, doc="blocks in which z is drawn, each told those before it; 0: at once", low=0
+    )
+    block_hidden: int = setting(128, doc="ReLU units of each block", low=1)
     reward_head: bool = setting(False, doc="predict the reward too")
     end_head: bool = setting(False, doc="predict the end of the episode too")
     restart_flag: bool = setting(False, doc="tell M the first step of an episode")
@@ -85,6 +90,8 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
     check_one_parent(latents, "vision")
     check_same_actions(latents)
     check_actions_known(latents)
+    size, joint = latents[0].manifest.summary["latent_size"], config.joint_mixture
+    check_blocks(config.num_blocks, config.block_hidden, size, joint=joint)
     resolved = {
         "world": world_fields(latents),
         "memory": _fields(config),
@@ -115,8 +122,10 @@ def _vision_of(workspace: Workspace, latents: Artifact) -> Artifact:
 
 
 def _fields(config: Config) -> dict[str, Any]:
-    """The settings as artifacts tell them: those of earlier versions do not know of these two."""
+    """The settings as artifacts tell them: those of earlier versions do not know of these."""
     told = asdict(config)
+    if not config.num_blocks:
+        del told["num_blocks"], told["block_hidden"]
     for name in ("joint_mixture", "head_hidden"):
         if not told[name]:
             del told[name]
@@ -135,6 +144,8 @@ def _shape(config: Config, latents: Artifact) -> dict[str, Any]:
         "min_log_sigma": config.min_log_sigma,
         "joint_mixture": config.joint_mixture,
         "head_hidden": config.head_hidden,
+        "num_blocks": config.num_blocks,
+        "block_hidden": config.block_hidden if config.num_blocks else 0,
     }
 
 

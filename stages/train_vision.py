@@ -42,6 +42,9 @@ class Config:
         doc="nats per latent dimension below which KL costs nothing; with more V sees small things",
         low=0,
     )
+    detail: float = setting(
+        0.0, doc="how much more pixels count that stand out from those around; 0: all alike", low=0
+    )
     steps: int = setting(1000, doc="training steps", low=1)
     batch_size: int = setting(100, doc="frames per step", low=2)
     learning_rate: float = setting(1e-4, doc="of Adam, constant", above=0)
@@ -60,7 +63,7 @@ def plan(workspace: Workspace, config: Config, job: Job) -> Plan:
         check_world(asdict(job.world), artifact)
     resolved = {
         "world": world_fields(rollouts),
-        "vision": asdict(config),
+        "vision": _fields(config),
         "seed": job.seed,
     }
     return Plan(STAGE, ALGORITHM, job.family, resolved, (*rollouts, *start))
@@ -74,6 +77,14 @@ def run(workspace: Workspace, config: Config, job: Job, *, progress: Monitor) ->
         return _train(partial, planned.parents, config, job, progress=progress)
 
     return produce(workspace, planned, job, build, progress=progress)
+
+
+def _fields(config: Config) -> dict[str, Any]:
+    """The settings as artifacts tell them: those of earlier versions know nothing of detail."""
+    told = asdict(config)
+    if not config.detail:
+        del told["detail"]
+    return told
 
 
 def _shape(config: Config) -> dict[str, Any]:
@@ -163,7 +174,7 @@ def _loss(
         def compute() -> dict[str, torch.Tensor]:
             frames = to_float(recorded, session.device)
             made = model(frames, noise, dtype=dtype)
-            found = vae_loss(made, frames, kl_floor=config.kl_floor)
+            found = vae_loss(made, frames, kl_floor=config.kl_floor, detail=config.detail)
             watch.see(made.mu, found["reconstruction"])
             return found
 

@@ -45,6 +45,8 @@ _MEMORY_SHAPE = {
     "min_log_sigma": NUMBER,
     "joint_mixture": optional(FLAG),
     "head_hidden": optional(COUNT),
+    "num_blocks": optional(COUNT),
+    "block_hidden": optional(COUNT),
 }
 _TOLD: Mapping[str, Mapping[str, Rule]] = {
     "rollouts": {**_SEED, **_ACTIONS, **_ENGINES},

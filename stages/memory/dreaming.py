@@ -4,9 +4,9 @@ The density and its draws are those of `mdn_rnn` and `mixture`, which are the re
 weights are copied once, in another order. On a processor lanes are taken in blocks whose gates
 stay in a core's cache. Inference only.
 Axes: `B` lanes, `b` lanes of a block, `Z` latent size, `A` action size, `H` LSTM units, `K`
-components, `G` choices of a component: Z, or 1 of a joint mixture, `S` what the head sees (H, or
-its hidden units), `I` inputs of the LSTM's product: h, z, a, perhaps the restart flag, 1 for the
-bias, zeros.
+components, `P` numbers of a part of z that is drawn at once (Z, or a block), `G` its choices of a
+component: P, or 1 of a joint mixture, `S` what the head sees (H, or its hidden units), `I` inputs
+of the LSTM's product: h, z, a, perhaps the restart flag, 1 for the bias, zeros.
 """
 
 import math
@@ -38,6 +38,15 @@ class _Scratch(NamedTuple):
     raw: Tensor  # float32 [(G + 2 * Z) * K, b]
 
 
+class _Part(NamedTuple):
+    """What draws a block of z, or all of it."""
+
+    place: slice  # of z
+    choices: slice  # of the uniform numbers
+    rows: slice  # of the head
+    after: Tensor | None  # its units' weights, [(G + 2 * P) * K, U]
+
+
 class DreamingMemory:
     """A copy of M that advances lanes and draws what they see next."""
 
@@ -63,11 +72,21 @@ class DreamingMemory:
             self._weight = _sigmoids_first(weight).to(dtype).t()  # [I, 4H]
             self._head_weight = model.head.weight.to(dtype, copy=True)  # [(G + 2 * Z) * K, S]
             self._head_bias = model.head.bias[:, None].to(torch.float32, copy=True)
+            self._parts = [self._part(block) for block in range(self.shape.num_parts)]
         on_processor = self.device.type == "cpu"
         compiled = compiled and on_processor and not self.shape.joint_mixture and can_compile()
         self._fused = compiled_draw() if compiled else None
         self._block = BLOCK if on_processor else sys.maxsize
         self._scratch: dict[int, _Scratch] = {}  # by lanes of a block
+
+    def _part(self, block: int) -> _Part:
+        rows, after = self.model.rows_of(block), self.model.after
+        return _Part(
+            place=self.model.dimensions_of(block),
+            choices=self.model.choices_of(block),
+            rows=rows,
+            after=None if after is None else after.weight[rows].to(self.dtype, copy=True),
+        )
 
     @torch.inference_mode()
     def advance(self, z: Tensor, a: Tensor, state: State, restart: Tensor | None = None) -> State:
@@ -134,19 +153,26 @@ class DreamingMemory:
         lane's dream does not depend on its place.
         """
         check_temperature(temperature)
-        drawn = torch.empty_like(noise)
-        for block in _blocks(len(seen), self._block):
-            drawn[block] = self._draw(seen[block], uniform[block], noise[block], temperature)
+        drawn = torch.zeros_like(noise)
+        for lanes in _blocks(len(seen), self._block):
+            head = self._scratch_for(len(seen[lanes])).head
+            torch.mm(self._head_weight, seen[lanes].to(self.dtype).t(), out=head)
+            told = self.model.told(seen[lanes].to(self.dtype))
+            for block, part in enumerate(self._parts):
+                if told is not None and part.after is not None:
+                    units = self.model.units(told, drawn[lanes], block)
+                    head[part.rows].addmm_(part.after, units.t())
+                number, normal = uniform[lanes, part.choices], noise[lanes, part.place]
+                drawn[lanes, part.place] = self._draw(part, number, normal, temperature)
         return drawn
 
-    def _draw(self, seen: Tensor, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
-        """`draw` of a block of lanes; a view whose memory has lanes last.
+    def _draw(self, part: _Part, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
+        """A part of z in a block of lanes, whose head is ready; a view with lanes last in memory.
 
         Every pass runs along the lanes, where a mixture's five components would not fill a vector
         register.
         """
-        scratch = self._scratch_for(len(seen))
-        torch.mm(self._head_weight, seen.to(self.dtype).t(), out=scratch.head)
+        scratch = self._scratch_for(len(noise))
         if self._fused is not None and temperature >= MIN_TEMPERATURE:
             parts = (3, self.shape.latent_size, self.shape.num_mixtures, -1)
             head, bias = scratch.head.view(parts), self._head_bias.view(parts)
@@ -155,19 +181,19 @@ class DreamingMemory:
                 return self._fused(head, bias, uniform, noise, tau, low)
             except RuntimeError:  # it could not be compiled here
                 self._fused = None
-        raw = scratch.raw.copy_(scratch.head).add_(self._head_bias)
-        num_choices, latent_size = self.shape.num_choices, self.shape.latent_size
-        raw = raw.view(num_choices + 2 * latent_size, -1, len(seen))  # [G + 2 Z, K, b]
-        logit, density = raw[:num_choices], raw[num_choices:].view(2, latent_size, -1, len(seen))
+        rows = part.rows
+        raw = scratch.raw[rows].copy_(scratch.head[rows]).add_(self._head_bias[rows])
+        size, num_choices = noise.shape[1], uniform.shape[1]
+        raw = raw.view(num_choices + 2 * size, -1, len(noise))  # [G + 2 P, K, b]
+        logit, density = raw[:num_choices], raw[num_choices:].view(2, size, -1, len(noise))
         if temperature < MIN_TEMPERATURE:
-            best = logit.argmax(1, keepdim=True).expand(latent_size, -1, -1)
+            best = logit.argmax(1, keepdim=True).expand(size, -1, -1)
             likeliest: Tensor = density[0].gather(1, best).squeeze(1)
             return likeliest.t()
         share = logit.sub_(logit.amax(1, keepdim=True)).div_(temperature).exp_()
-        # [G, b], lanes last in memory too
-        place = share.sum(1).mul_(uniform[:, :num_choices].t())
+        place = share.sum(1).mul_(uniform.t())  # [G, b], lanes last in memory too
         passed = share[:, 0].clone()
-        chosen, others = density[:, :, 0].contiguous(), density.unbind(2)  # [2, Z, b] each
+        chosen, others = density[:, :, 0].contiguous(), density.unbind(2)  # [2, P, b] each
         for k in range(1, self.shape.num_mixtures):
             # At weights of 0 and 1 lerp is exact; torch.where takes six times as long.
             chosen.lerp_(others[k], (place >= passed).float())

@@ -196,9 +196,10 @@ def _latents(
     now, now_mu = starts.now[lasting].astype(np.float64), starts.now_mu[lasting]  # [W, Z]
     z, mu = starts.later[lasting, place].astype(np.float64), starts.later_mu[lasting, place]
     held = lags.held_nll(lag, now, z)
-    prediction = model.heads(of_starts(dreamt.seen))  # [W, P, Z, K]
-    means = predictive_means(prediction)  # [W, P, Z]
-    likelihood = _log_marginal(prediction, torch.from_numpy(starts.later[lasting, place]))
+    seen, came = of_starts(dreamt.seen), torch.from_numpy(starts.later[lasting, place])
+    prediction = model.heads(seen, came.to(seen.device)[:, None])  # [W, P, Z, K]
+    means = predictive_means(model, seen)  # [W, P, Z]
+    likelihood = _log_marginal(prediction, came)
     return {
         "error": _root_mean_square(means.mean(1) - mu),
         "error_held": _root_mean_square(now_mu - mu),
@@ -213,16 +214,16 @@ def _latents(
     }
 
 
-def predictive_means(prediction: Prediction) -> NDArray[np.float64]:
-    """Mean [W, P, Z] of what every dream says of its next latent."""
-    means: NDArray[np.float64] = (
-        (prediction.log_weight.exp() * prediction.mean).sum(-1).cpu().double().numpy()
-    )
+def predictive_means(model: MDNRNN, seen: Tensor) -> NDArray[np.float64]:
+    """Mean [..., Z] of what M says of the next latent by what its heads see [..., S]."""
+    means: NDArray[np.float64] = model.means(seen).cpu().double().numpy()
     return means
 
 
 def _log_marginal(prediction: Prediction, z: Tensor) -> NDArray[np.float64]:
     """Log density [W, Z] of z [W, Z] after k steps, every dimension by itself.
+
+    Of an M with blocks it is that of a dimension given the blocks before it.
 
     The density of the k-th latent given the start is the mean over dreams of k - 1 steps of M's
     mixture after them; here over P dreams. That is a density of its own, exact for k = 1; for more

@@ -99,7 +99,7 @@ def predict(
     """M's prediction after each of the T steps, and the state after the last."""
     z, a = batch.z[:, :-1], batch.actions
     h, state = model.unroll(z, a, state, batch.restart)
-    return model.heads(model.seen(h, z, a)), state
+    return model.heads(model.seen(h, z, a), batch.z[:, 1:]), state
 
 
 def training_loss(
@@ -113,22 +113,36 @@ def training_loss(
     z, a = batch.z[:, :-1], batch.actions
     h, _ = model.unroll(z, a, None, batch.restart, dtype=dtype)
     seen = model.seen(h, z, a)
-    share = batch.mask / batch.mask.sum().clamp(min=1)  # [B, T]
-    parts = {
-        "nll": mixture_nll(
-            seen.flatten(0, 1),
-            model.head.weight,
-            model.head.bias,
-            batch.z[:, 1:].flatten(0, 1),
-            share.flatten(),
-            min_log_sigma=model.shape.min_log_sigma,
-            num_mixtures=model.shape.num_mixtures,
-        )
-    }
+    parts = {"nll": _nll(model, seen, batch)}
     reward, end_logit = model.other_heads(seen)
     others = _other_errors(reward, end_logit, batch, end_weight)
     parts |= {name: _masked_mean(error, batch.mask) for name, error in others.items()}
     return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+
+def _nll(model: MDNRNN, seen: Tensor, batch: Sequences) -> Tensor:
+    """Mean nats per dimension over the steps that count, of the blocks of z one by one."""
+    share = batch.mask / batch.mask.sum().clamp(min=1)  # [B, T]
+    following = torch.where(batch.mask[..., None], batch.z[:, 1:], 0.0)
+    told, head = model.told(seen), model.head
+    parts = []
+    for block in range(model.shape.num_parts):
+        rows = model.rows_of(block)
+        inputs, weight = seen, head.weight[rows]
+        if told is not None and model.after is not None:
+            inputs = torch.cat((inputs, model.units(told, following, block)), dim=-1)
+            weight = torch.cat((weight, model.after.weight[rows]), dim=1)
+        nll = mixture_nll(
+            inputs.flatten(0, 1),
+            weight,
+            head.bias[rows],
+            following[..., model.dimensions_of(block)].flatten(0, 1),
+            share.flatten(),
+            min_log_sigma=model.shape.min_log_sigma,
+            num_mixtures=model.shape.num_mixtures,
+        )
+        parts.append(nll)
+    return torch.stack(parts).mean()
 
 
 def memory_loss(

@@ -2,10 +2,12 @@
 
 Source: Ha & Schmidhuber 2018, appendix A.2. One bias per gate: 422,368 parameters for CarRacing
 (Z 32, A 3, H 256), 1,678,785 for Doom (Z 64, A 1, H 512, restart flag, end head).
-Axes: `B` lanes, `T` time, `Z` latent size, `A` action size, `H` LSTM units, `K` components.
+Axes: `B` lanes, `T` time, `Z` latent size, `A` action size, `H` LSTM units, `K` components, `G`
+choices of a component, `S` what the heads see, `b` numbers of a block.
 The names and shapes of the weights are a file format (docs/formats.md): do not rename attributes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stages.errors import UsageError
+from stages.memory.blocks import check_blocks
 from stages.memory.lstm import LSTM, State
-from stages.memory.mixture import Prediction
+from stages.memory.mixture import Prediction, sample
 from stages.training.initial import initialise
 
 
@@ -33,6 +36,8 @@ class MDNRNNShape:
     min_log_sigma: float = -7.0  # keeps the density of a constant dimension finite
     joint_mixture: bool = False  # one component is drawn for all of z, not one per dimension
     head_hidden: int = 0  # units between the LSTM and the heads; 0: none, as in the paper
+    num_blocks: int = 0  # that z is drawn in, each knowing those before it; 0: at once
+    block_hidden: int = 0  # units of each block
 
     def __post_init__(self) -> None:
         for name in ("latent_size", "action_size", "hidden_size", "num_mixtures"):
@@ -40,6 +45,8 @@ class MDNRNNShape:
                 raise UsageError(
                     f"memory.{name} = {getattr(self, name)} is too small.", fix="Use at least 1."
                 )
+        units, joint = self.block_hidden, self.joint_mixture
+        check_blocks(self.num_blocks, units, self.latent_size, joint=joint)
 
     @property
     def num_inputs(self) -> int:
@@ -53,17 +60,31 @@ class MDNRNNShape:
 
     @property
     def num_outputs(self) -> int:
-        """Width of the mixture's head: logits [G, K], means [Z, K], log sigmas [Z, K]."""
+        """Width of the mixture's head: of each block logits, means [., K] and log sigmas."""
         return (self.num_choices + 2 * self.latent_size) * self.num_mixtures
 
     @property
     def num_choices(self) -> int:
         """How many components are drawn per step, G."""
-        return 1 if self.joint_mixture else self.latent_size
+        return self.num_parts if self.joint_mixture else self.latent_size
+
+    @property
+    def num_parts(self) -> int:
+        """How many parts z is drawn in: its blocks, or 1."""
+        return self.num_blocks or 1
+
+    @property
+    def block_size(self) -> int:
+        """How many latent numbers are drawn at once, b."""
+        return self.latent_size // self.num_parts
 
 
 class MDNRNN(nn.Module):
-    """M: `lstm`, `head` and, where the shape says so, `wide`, `reward_head` and `end_head`."""
+    """M: `lstm`, `head` and, where the shape says so, `wide`, `reward_head` and `end_head`.
+
+    Every block of z has units, by `blocks` of what the heads see and by `before` of the
+    blocks before it, which add to the mixture's head by `after`.
+    """
 
     def __init__(self, shape: MDNRNNShape, *, seed: int = 0) -> None:
         super().__init__()
@@ -71,10 +92,22 @@ class MDNRNN(nn.Module):
         self.lstm = LSTM(shape.num_inputs, shape.hidden_size)
         width = shape.hidden_size + shape.latent_size + shape.action_size
         self.wide = nn.Linear(width, shape.head_hidden) if shape.head_hidden else None
+        units = shape.num_blocks * shape.block_hidden
         self.head = nn.Linear(shape.num_seen, shape.num_outputs)
+        self.blocks = nn.Linear(shape.num_seen, units) if units else None
+        self.before = nn.Linear(shape.latent_size, units, bias=False) if units else None
+        wanted = (shape.block_hidden, shape.num_outputs)
+        self.after = nn.Linear(*wanted, bias=False) if units else None
         self.reward_head = nn.Linear(shape.num_seen, 1) if shape.reward_head else None
         self.end_head = nn.Linear(shape.num_seen, 1) if shape.end_head else None
         initialise(self, seed=seed)
+        if self.before is not None:
+            blocks = torch.arange(shape.num_blocks)
+            unit, latent = (
+                blocks.repeat_interleave(size) for size in (shape.block_hidden, shape.block_size)
+            )
+            with torch.no_grad():
+                self.before.weight.mul_(latent < unit[:, None])  # the others are never read
 
     def initial_state(self, num_lanes: int) -> State:
         """State (h, c) of an episode that begins: zeros, [B, H] each."""
@@ -125,32 +158,110 @@ class MDNRNN(nn.Module):
         """
         if self.wide is None:
             return h
-        weight, bias = self.wide.weight.to(h.dtype), self.wide.bias.to(h.dtype)
         joined = torch.cat((h, z.to(h.dtype), a.to(h.dtype)), dim=-1)
-        return functional.relu(functional.linear(joined, weight, bias))
+        return functional.relu(_linear(joined, self.wide))
 
-    def heads(self, seen: Tensor) -> Prediction:
-        """What is said of the step that follows by what the heads see [..., S]; float32 always."""
+    def told(self, seen: Tensor) -> Tensor | None:
+        """What all blocks' units get of what the heads see; None where z is drawn at once."""
+        return None if self.blocks is None else _linear(seen, self.blocks)
+
+    def units(self, told: Tensor, before: Tensor, block: int) -> Tensor:
+        """The units [..., U] of a block of the next z, in the precision of `told`.
+
+        `before` [..., Z] holds the blocks before this one in their places; nothing else of it is
+        read.
+        """
+        assert self.before is not None, "z is drawn at once"
+        columns = slice(block * self.shape.block_hidden, (block + 1) * self.shape.block_hidden)
+        own = told[..., columns]
+        if block:
+            known = slice(0, block * self.shape.block_size)
+            weight = self.before.weight[columns, known].to(own.dtype)
+            own = own + functional.linear(before[..., known].to(own.dtype), weight)
+        return functional.relu(own)
+
+    def rows_of(self, block: int) -> slice:
+        """The rows of `head` and `after` that belong to a block."""
+        return self._part(self.shape.num_outputs, block)
+
+    def choices_of(self, block: int) -> slice:
+        """The places of a block among the choices of a component."""
+        return self._part(self.shape.num_choices, block)
+
+    def dimensions_of(self, block: int) -> slice:
+        """The places of a block in z."""
+        return self._part(self.shape.latent_size, block)
+
+    def heads(self, seen: Tensor, following: Tensor | None = None) -> Prediction:
+        """What is said of the step that follows by what the heads see [..., S]; float32 always.
+
+        With blocks `following` is the z [..., Z] that followed: each is told given those before.
+        """
         with torch.autocast(seen.device.type, enabled=False):
             seen = seen.float()
-            shape = self.shape
-            raw = self.head(seen).unflatten(-1, (-1, shape.num_mixtures))  # [..., G + 2 Z, K]
-            sizes = (shape.num_choices, shape.latent_size, shape.latent_size)
-            logit, mean, log_sigma = raw.split(sizes, dim=-2)
-            reward, end_logit = self.other_heads(seen)
-            return Prediction(
-                log_weight=functional.log_softmax(logit, dim=-1),
-                mean=mean,
-                log_sigma=log_sigma.clamp(min=shape.min_log_sigma),
-                reward=reward,
-                end_logit=end_logit,
+            blocks = self._mixtures(seen, following)
+            parts = zip(*((weight, *density) for _, _, weight, *density in blocks), strict=True)
+            log_weight, mean, log_sigma = (torch.cat(part, dim=-2) for part in parts)
+            return Prediction(log_weight, mean, log_sigma, *self.other_heads(seen))
+
+    def draw(
+        self, seen: Tensor, *, uniform: Tensor, noise: Tensor, temperature: float = 1.0
+    ) -> Tensor:
+        """The next z [..., Z] by what the heads see, block by block as `mixture.sample` draws.
+
+        `uniform` and `noise` are [..., Z]; each block uses the uniform number of its own place.
+        """
+        drawn = torch.zeros_like(noise)
+        for choices, own, *told in self._mixtures(seen.float(), drawn):
+            drawn[..., own] = sample(
+                Prediction(*told),
+                uniform=uniform[..., choices],
+                noise=noise[..., own],
+                temperature=temperature,
             )
+        return drawn
+
+    def means(self, seen: Tensor) -> Tensor:
+        """The expected z [..., Z]; of blocks after the first given the means of those before."""
+        found = seen.new_zeros((*seen.shape[:-1], self.shape.latent_size), dtype=torch.float32)
+        for _, own, log_weight, mean, _ in self._mixtures(seen.float(), found):
+            found[..., own] = (log_weight.exp() * mean).sum(-1)
+        return found
 
     def other_heads(self, seen: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """Reward and end logit [...] of [..., S], in float32; None where there is no head."""
         heads = (self.reward_head, self.end_head)
         reward, end = (None if head is None else head(seen.float()).squeeze(-1) for head in heads)
         return reward, end
+
+    def _mixtures(
+        self, seen: Tensor, before: Tensor | None
+    ) -> Iterator[tuple[slice, slice, Tensor, Tensor, Tensor]]:
+        """Of each block its choices, its dimensions, log weights, means and log sigmas.
+
+        They are [..., G / num_parts, K] and [..., b, K], made when they are asked for: `before`
+        may be filled meanwhile.
+        """
+        shape, told = self.shape, self.told(seen)
+        whole = self.head(seen)
+        sizes = [shape.num_choices // shape.num_parts, shape.block_size, shape.block_size]
+        for block in range(shape.num_parts):
+            rows = self.rows_of(block)
+            raw = whole[..., rows]
+            if told is not None and self.after is not None:
+                assert before is not None, "say what was drawn before"
+                raw = raw + functional.linear(
+                    self.units(told, before, block), self.after.weight[rows]
+                )
+            parts = raw.reshape(*raw.shape[:-1], sum(sizes), shape.num_mixtures)
+            logit, mean, log_sigma = torch.split(parts, sizes, dim=-2)
+            bounded = log_sigma.clamp(min=shape.min_log_sigma)
+            log_weight = functional.log_softmax(logit, dim=-1)
+            yield self.choices_of(block), self.dimensions_of(block), log_weight, mean, bounded
+
+    def _part(self, whole: int, block: int) -> slice:
+        size = whole // self.shape.num_parts
+        return slice(block * size, (block + 1) * size)
 
     def num_parameters(self) -> int:
         """How many numbers are trained, which is how many are saved."""
@@ -168,6 +279,11 @@ class MDNRNN(nn.Module):
                 f"z {tuple(z.shape)} and a {tuple(a.shape)} do not fit {self.shape}"
             )
         return inputs
+
+
+def _linear(x: Tensor, layer: nn.Linear) -> Tensor:
+    """The layer in the precision of x."""
+    return functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
 
 
 def _cleared(state: State, restart: Tensor) -> State:

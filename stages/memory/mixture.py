@@ -1,9 +1,10 @@
 """The density that M predicts: a mixture of K Gaussians per latent dimension, or one of all.
 
 Source: Ha & Schmidhuber 2018, section 2.3 and appendix A.2, where every dimension draws its own
-component; Bishop 1994 for the density, where one component is drawn for all of z (a joint mixture).
-Axes: `Z` latent size, `K` components, `G` choices of a component per step: Z, or 1 of a joint
-mixture; `...` any leading axes. Everything is float32.
+component; Bishop 1994 for the density, where one component is drawn for all of z (a joint mixture)
+or for each of several blocks of it.
+Axes: `Z` latent size, `K` components, `G` choices of a component per step: Z, or those of a joint
+mixture, one per block; `...` any leading axes. Everything is float32.
 """
 
 import math
@@ -40,15 +41,17 @@ def log_likelihood(prediction: Prediction, z: Tensor) -> Tensor:
     """Likelihood log p(z_i) in nats of every dimension by itself, [..., Z]; float32."""
     with torch.autocast(z.device.type, enabled=False):
         log_density = _log_density(prediction, z)
-        return torch.logsumexp(prediction.log_weight.float() + log_density, dim=-1)
+        log_weight = prediction.log_weight.float()
+        shared = z.shape[-1] // log_weight.shape[-2]  # by how many dimensions
+        return torch.logsumexp(log_weight.repeat_interleave(shared, dim=-2) + log_density, dim=-1)
 
 
 def mean_nll(prediction: Prediction, z: Tensor) -> Tensor:
     """Nats per dimension, [...]: -log p(z) / Z, in float32."""
     with torch.autocast(z.device.type, enabled=False):
         log_weight, log_density = prediction.log_weight.float(), _log_density(prediction, z)
-        if log_weight.shape[-2] == 1:  # all dimensions have the same component
-            log_density = log_density.sum(-2, keepdim=True)
+        if log_weight.shape[-2] < z.shape[-1]:  # dimensions of a block have the same component
+            log_density = log_density.view(*log_weight.shape[:-1], -1, log_weight.shape[-1]).sum(-2)
         return -torch.logsumexp(log_weight + log_density, dim=-1).sum(-1) / z.shape[-1]
 
 

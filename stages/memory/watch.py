@@ -59,7 +59,7 @@ class Watch:
             return
         z, a = some.z[:, :-1], some.actions
         h, _ = model.unroll(z, a, None, some.restart)
-        prediction = model.heads(model.seen(h, z, a))
+        prediction = model.heads(model.seen(h, z, a), some.z[:, 1:])
         following = some.z[:, 1:][some.mask].float()  # [n, Z]
         nll = float(-log_likelihood(prediction, some.z[:, 1:])[some.mask].mean())
         self._look_at_error(nll, gaussian_nll(following), step)

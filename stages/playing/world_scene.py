@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from stages.contracts import Policy, Step
 from stages.control.pilot import Choices, Dreamer
 from stages.memory.losses import end_probability
-from stages.memory.mixture import sample
 from stages.playing.scene import AGENT, KEYBOARD, RANDOM, Moment, Picture, Seeds, how_ended
 from stages.vision.vae import decode_latents
 from stages.worlds.following import Follower
@@ -36,9 +35,7 @@ def foresee(follower: Follower | None, end_weight: float) -> Foreseen | None:
     told = None if follower is None else follower.foretold()
     if told is None:
         return None
-    still = torch.zeros_like(told.mean[..., 0])
-    latent = sample(told, uniform=still, noise=still, temperature=0.0)
-    logit = told.end_logit
+    latent, logit = told
     ends = None if logit is None else float(end_probability(logit, end_weight)[0])
     return Foreseen(latent, ends)
 

@@ -153,7 +153,7 @@ def _expected(model: "MDNRNN", starts: "Starts", seed: int, num_steps: int) -> F
         num_dreams=NUM_DREAMS,
     )
     with torch.inference_mode():
-        return np.stack([predictive_means(model.heads(one.seen)) for one in dreams])
+        return np.stack([predictive_means(model, one.seen) for one in dreams])
 
 
 def _distance(difference: Floats) -> Floats:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from stages.contracts import Frames
 from stages.training.batches import to_float
@@ -19,6 +20,7 @@ from stages.vision import layers
 from stages.vision.vae import FRAME_SHAPE, VAE, Reconstruction
 
 NUM_VALUES = math.prod(FRAME_SHAPE)  # 12,288
+AROUND = 9  # pixels, the side of the square that a pixel is compared with
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,37 @@ def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
     return -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
 
 
-def vae_loss(made: Reconstruction, frames: Tensor, *, kl_floor: float = 0.5) -> dict[str, Tensor]:
+def prominence(frames: Tensor, detail: float) -> Tensor:
+    """What pixels of frames [B, C, H, W] in 0..1 count, [B, 1, H, W]: 1 + detail * contrast.
+
+    A pixel's contrast is its squared distance, over the colours, from the mean of the square of
+    pixels around it; beyond the border the border goes on.
+    """
+    reach = AROUND // 2
+    padded = functional.pad(frames, (reach,) * 4, mode="replicate")
+    away = frames - functional.avg_pool2d(padded, AROUND, stride=1)
+    return 1 + detail * away.square().sum(1, keepdim=True)
+
+
+def vae_loss(
+    made: Reconstruction, frames: Tensor, *, kl_floor: float = 0.5, detail: float = 0.0
+) -> dict[str, Tensor]:
     """Scalars `loss`, `reconstruction`, `kl` and `kl_floored`, float32 whatever the autocast.
 
     `kl_floor` is in nats per latent dimension. The floor holds for every sample by itself, so a
-    sample below it sends no KL gradient, whatever the rest of the batch does.
+    sample below it sends no KL gradient, whatever the rest of the batch does. `detail` weighs
+    pixels by their `prominence` in the loss; the reconstruction that is told is not weighed.
     """
     with torch.autocast(frames.device.type, enabled=False):
-        reconstruction = layers.squared_error(made.frames, frames).mean()
+        reconstruction = error = layers.squared_error(made.frames, frames).mean()
+        if detail:
+            scale = prominence(frames, detail).sqrt()
+            error = layers.squared_error(made.frames * scale, frames * scale).mean()
+            reconstruction = reconstruction.detach()
         kl = kl_divergence(made.mu, made.logvar)  # [B]
         floored = kl.clamp(min=kl_floor * made.mu.shape[1]).mean()
         return {
-            "loss": reconstruction + floored,
+            "loss": error + floored,
             "reconstruction": reconstruction,
             "kl": kl.mean(),
             "kl_floored": floored,

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from stages.contracts import Frames, World
 from stages.memory.lstm import State
 from stages.memory.mdn_rnn import MDNRNN
-from stages.memory.mixture import Prediction
 from stages.training.seeding import generator
 from stages.vision.vae import VAE, encode_frames
 
@@ -60,11 +59,17 @@ class Follower:
         self._first_step = False
 
     @torch.inference_mode()
-    def foretold(self) -> Prediction | None:
-        """What M says of what follows, [n], in the lanes that acted last; None without M."""
+    def foretold(self) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """What M says of what follows in the lanes that acted last; None without M.
+
+        The means [n, Z] of the likeliest components, and the end logits [n] if M has a head.
+        """
         if self.memory is None or self._done is None:
             return None
-        return self.memory.heads(self.memory.seen(*self._done))
+        seen = self.memory.seen(*self._done)
+        still = torch.zeros_like(self._done[1])
+        latent = self.memory.draw(seen, uniform=still, noise=still, temperature=0.0)
+        return latent, self.memory.other_heads(seen)[1]
 
     def _drawn(self, frames: Frames, lanes: LanesOf) -> torch.Tensor:
         mean, log_variance = encode_frames(self.vision, frames)

@@ -15,7 +15,6 @@ from stages.memory.horizon import dream, measured, useful_steps
 from stages.memory.lags import Lags, LagSums
 from stages.memory.losses import Sequences, held_out_errors
 from stages.memory.mdn_rnn import MDNRNN, MDNRNNShape
-from stages.memory.mixture import sample
 from stages.memory.noise import normals, uniforms
 from stages.memory.starts import Episodes, Place, choose_places, gather_starts
 
@@ -31,6 +30,9 @@ def lively(shape, seed=1):
             parameter.add_(0.4 * torch.randn(parameter.shape, generator=generator))
         if model.wide is not None:
             model.wide.weight.mul_(0.2)  # ReLUs have no bounds, and a dream would explode
+        if model.after is not None:
+            model.before.weight.mul_(0.3)
+            model.after.weight.mul_(0.1)
     return model
 
 
@@ -60,7 +62,11 @@ def noisy(lengths, shape=FULL, seed=0):
 # ---------------------------------------------------------------- against M's own methods, any M
 
 
-@pytest.mark.parametrize("shape", [FULL, replace(FULL, head_hidden=7)])
+WIDE = replace(FULL, head_hidden=9)
+BLOCKS = replace(WIDE, joint_mixture=True, num_blocks=3, block_hidden=6)
+
+
+@pytest.mark.parametrize("shape", [FULL, WIDE, BLOCKS])
 def test_a_dream_is_a_loop_over_ms_steps_with_the_noise_of_its_lane(shape):
     model, batch, at = lively(shape), noisy([9, 6]), [1, 3, 7]
     places = [Place(0, 0), Place(0, 4), Place(1, 2)]
@@ -78,12 +84,12 @@ def test_a_dream_is_a_loop_over_ms_steps_with_the_noise_of_its_lane(shape):
             with torch.no_grad():
                 state = model.advance(z, action, state, restart)
                 seen = model.seen(state[0], z, action)
-                prediction = model.heads(seen)
-            drawn = {"uniform": uniforms(seed, step, 3, stream=1)}
-            drawn["noise"] = normals(seed, step, 3, stream=2)
-            z = sample(prediction, **drawn)
-            odds = math.exp(prediction.end_logit)
-            earned += float(prediction.reward)
+                reward, logit = model.other_heads(seen)
+                drawn = {"uniform": uniforms(seed, step, 3, stream=1)}
+                drawn["noise"] = normals(seed, step, 3, stream=2)
+                z = model.draw(seen, **drawn)
+            odds = math.exp(logit)
+            earned += float(reward)
             alive = alive and odds <= 1
             kept = kept / (1 + odds / 4)
             if step in at:
@@ -94,8 +100,9 @@ def test_a_dream_is_a_loop_over_ms_steps_with_the_noise_of_its_lane(shape):
                 assert told == pytest.approx((earned, float(alive), kept), rel=1e-3)
 
 
-def test_one_step_on_from_everywhere_is_the_held_out_error():
-    model, batch = lively(FULL), noisy([9, 6, 1])
+@pytest.mark.parametrize("shape", [FULL, BLOCKS])
+def test_one_step_on_from_everywhere_is_the_held_out_error(shape):
+    model, batch = lively(shape), noisy([9, 6, 1])
     places = choose_places([9, 6, 1], np.random.default_rng(0))
     assert len(places) == 16
     starts, known = gather_starts(model, [batch], places, [1])

@@ -106,7 +106,15 @@ def sequences(shape, num_lanes, num_steps):
     ("dtype", "loss_error", "gradient_error"),
     [(torch.float32, 1e-6, 1e-5), (torch.bfloat16, 2e-3, 0.03)],
 )
-@pytest.mark.parametrize("other", [{}, {"joint_mixture": True}, {"head_hidden": 14}])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {"joint_mixture": True},
+        {"head_hidden": 14},
+        {"joint_mixture": True, "num_blocks": 5, "block_hidden": 9},
+    ],
+)
 def test_training_loss_is_the_plain_loss(other, dtype, loss_error, gradient_error):
     model = MDNRNN(replace(SHAPE, **other), seed=3)
     batch = sequences(SHAPE, 6, 11)

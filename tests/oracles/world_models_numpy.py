@@ -128,6 +128,26 @@ def mixture_head(weights, h, num_mixtures=5, min_log_sigma=-7.0, joint=False):
     return weight, mean, np.exp(np.maximum(log_sigma, min_log_sigma))
 
 
+def block_heads(weights, seen, following, num_blocks, num_mixtures=2):
+    """(weight, mean, sigma), [B, Z, K] each, of the blocks of z given the true ones before them.
+
+    `seen` [B, S] is what the heads see; a block's units also see the z [B, Z] before the block.
+    """
+    found = []
+    told = seen @ weights["blocks.weight"].T + weights["blocks.bias"]
+    size, units = following.shape[1] // num_blocks, told.shape[1] // num_blocks
+    rows = len(weights["head.bias"]) // num_blocks
+    for block in range(num_blocks):
+        known = np.where(np.arange(following.shape[1]) < block * size, following, 0)
+        hidden = np.maximum(told + known @ weights["before.weight"].T, 0)
+        mine = hidden[:, block * units : (block + 1) * units]
+        own = slice(block * rows, (block + 1) * rows)
+        both = np.concatenate([weights["head.weight"][own], weights["after.weight"][own]], axis=1)
+        head = {"head.weight": both, "head.bias": weights["head.bias"][own]}
+        found.append(mixture_head(head, np.hstack([seen, mine]), num_mixtures, joint=True))
+    return tuple(np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+
+
 def mixture_log_likelihood(weight, mean, sigma, z):
     """Log p(z) per dimension, [B, Z]: the density summed plainly, component by component."""
     density = np.zeros_like(z, dtype=np.float64)

@@ -1,6 +1,7 @@
 """An M of other heads than the paper's, from training to a packed agent.
 
-Its latent numbers share one choice of component, and there are hidden units before the heads.
+Its latent numbers are drawn in blocks, which share one choice of component each, and there are
+hidden units before the heads.
 """
 
 import json
@@ -12,7 +13,8 @@ from test_mixing import forged
 
 pytestmark = pytest.mark.pipeline
 
-JOINT = settings("memory.joint_mixture=true", "memory.head_hidden=40")
+HEADS = ("joint_mixture=true", "head_hidden=40", "num_blocks=4", "block_hidden=10")
+JOINT = settings(*(f"memory.{head}" for head in HEADS))
 SHORT = settings("evaluate.episodes=2", "evaluate.random_episodes=1", "evaluate.max_steps=60")
 
 
@@ -26,12 +28,15 @@ def joint(doom_workspace, tmp_path_factory):
     return root
 
 
-def test_its_head_chooses_once_for_all_dimensions(joint):
+def test_its_head_chooses_once_per_block(joint):
     shape = manifest(joint, "memory/0002")["summary"]["shape"]
     assert shape["joint_mixture"] is True
     found = load_file(joint / "memory/0002/weights.safetensors")
-    rows = (1 + 2 * shape["latent_size"]) * shape["num_mixtures"]
+    rows = (4 + 2 * shape["latent_size"]) * shape["num_mixtures"]
     assert found["head.weight"].shape == (rows, 40)
+    assert found["after.weight"].shape == (rows, 10)
+    assert found["blocks.weight"].shape == (4 * 10, 40)
+    assert found["before.weight"].shape == (4 * 10, shape["latent_size"])
     assert found["end_head.weight"].shape == (1, 40)
     width = shape["hidden_size"] + shape["latent_size"] + shape["action_size"]
     assert found["wide.weight"].shape == (40, width)
@@ -51,6 +56,7 @@ def test_its_c_learns_in_its_dreams_and_leaves_as_an_agent(joint, tmp_path):
     packed = json.loads((tmp_path / "agent/manifest.json").read_text())
     assert packed["summary"]["shapes"]["memory"]["joint_mixture"] is True
     assert packed["summary"]["shapes"]["memory"]["head_hidden"] == 40
+    assert packed["summary"]["shapes"]["memory"]["num_blocks"] == 4
     again = tmp_path / "again"
     wm("evaluate", "--agent", tmp_path / "agent", "-w", again, "--preset", "debug", *SHORT)
     newest = sorted(one.name for one in (joint / "evaluations").glob("0*"))[-1]
@@ -63,19 +69,33 @@ def test_its_c_learns_in_its_dreams_and_leaves_as_an_agent(joint, tmp_path):
 
 
 def test_a_memory_that_does_not_say_so_has_the_papers_heads(micro_workspace, tmp_path):
-    """Artifacts of earlier versions know of no joint mixture, and of no hidden units."""
+    """Artifacts of earlier versions know of no joint mixture, hidden units or blocks."""
     root = copied(micro_workspace, tmp_path / "workspace")
 
     def earlier(found):
         assert found["summary"]["shape"].pop("joint_mixture") is False
         assert found["summary"]["shape"].pop("head_hidden") == 0
-        assert not {"joint_mixture", "head_hidden"} & set(found["config"]["memory"])
+        assert found["summary"]["shape"].pop("num_blocks") == 0
+        assert found["summary"]["shape"].pop("block_hidden") == 0
+        later = {"joint_mixture", "head_hidden", "num_blocks", "block_hidden"}
+        assert not later & set(found["config"]["memory"])
 
     forged(root / "memory/0001", earlier)
     wm("train-memory", "-w", root, "--from", "memory/0001")
     shape = manifest(root, "memory/0002")["summary"]["shape"]
-    assert (shape["joint_mixture"], shape["head_hidden"]) == (False, 0)
+    heads = (shape["joint_mixture"], shape["head_hidden"], shape["num_blocks"])
+    assert heads == (False, 0, 0)
     assert payload(root, "memory/0002") != payload(root, "memory/0001")
     said = wm("train-memory", "-w", root, *JOINT, "--from", "memory/0001", code=5).said
     assert "joint_mixture: False there, True here" in " ".join(said.split())
     assert "head_hidden: 0 there, 40 here" in " ".join(said.split())
+    assert "num_blocks: 0 there, 4 here" in " ".join(said.split())
+
+
+def test_blocks_that_do_not_fit_are_refused_before_any_work(joint):
+    for keys, message in (
+        (("memory.joint_mixture=false",), "needs a joint mixture"),
+        (("memory.num_blocks=7",), "does not divide vision.latent_size = 64"),
+    ):
+        said = wm("train-memory", "-w", joint, *JOINT, *settings(*keys), code=2).said
+        assert message in " ".join(said.split())

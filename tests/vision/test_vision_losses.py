@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from oracles import world_models_numpy as oracle
+from scipy import ndimage
 
 from stages.vision.losses import (
     decibels,
     frame_errors,
     held_out_errors,
     kl_divergence,
+    prominence,
     squared_error,
     vae_loss,
 )
@@ -86,6 +88,32 @@ def test_reconstruction_sums_over_the_frame_and_averages_over_the_batch():
     made = Reconstruction(torch.tensor(found), torch.zeros(5, 2), torch.zeros(5, 2))
     loss = vae_loss(made, torch.tensor(wanted))["reconstruction"]
     assert float(loss) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_what_stands_out_counts_more():
+    rng = np.random.default_rng(3)
+    found, wanted = rng.random((2, 3, 64, 64)), rng.random((2, 3, 64, 64))
+    around = ndimage.uniform_filter(wanted, size=(1, 1, 9, 9), mode="nearest")
+    weight = 1 + 20 * ((wanted - around) ** 2).sum(1, keepdims=True)
+    np.testing.assert_allclose(prominence(torch.tensor(wanted), 20.0), weight, rtol=1e-9)
+    leaf = torch.tensor(found, requires_grad=True)
+    made = Reconstruction(leaf, torch.zeros(2, 2), torch.zeros(2, 2))
+    plain = vae_loss(made, torch.tensor(wanted))
+    loss = vae_loss(made, torch.tensor(wanted), detail=20.0)
+    squares = weight * (found - wanted) ** 2
+    assert loss["loss"].item() == pytest.approx(squares.sum((1, 2, 3)).mean() + 1, rel=1e-5)
+    assert loss["reconstruction"].item() == plain["reconstruction"].item()
+    (gradient,) = torch.autograd.grad(loss["loss"], leaf)
+    np.testing.assert_allclose(gradient, weight * (found - wanted), rtol=1e-5)  # 2 / 2 frames
+
+
+def test_a_flat_picture_has_nothing_that_stands_out():
+    flat = torch.full((1, 3, 64, 64), 0.3)
+    torch.testing.assert_close(prominence(flat, 30.0), torch.ones(1, 1, 64, 64))
+    flat[0, :, 20, 20] = 1.0
+    weight = prominence(flat, 30.0)[0, 0]
+    assert weight[20, 20] == weight.max() > 40
+    assert weight[30, 30] == 1
 
 
 def test_losses_are_float32_under_autocast():
