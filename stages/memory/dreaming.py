@@ -9,6 +9,7 @@ component: P, or 1 of a joint mixture, `S` what the head sees (H, or its hidden 
 of the LSTM's product: h, z, a, perhaps the restart flag, 1 for the bias, zeros.
 """
 
+import copy
 import math
 import sys
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ class DreamingMemory:
         self.model = model
         self.shape = model.shape
         self.dtype = dtype
+        self._cast = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
         lstm = model.lstm
         self.device = lstm.bias.device
         with torch.no_grad():
@@ -143,7 +145,7 @@ class DreamingMemory:
     @torch.inference_mode()
     def seen(self, h: Tensor, z: Tensor, a: Tensor) -> Tensor:
         """What the heads see, [B, S], as in M; of hidden units in the products' precision."""
-        return self.model.seen(h.to(self.dtype), z, a) if self.shape.head_hidden else h
+        return self._cast.seen(h.to(self.dtype), z, a) if self.shape.head_hidden else h
 
     @torch.inference_mode()
     def draw(self, seen: Tensor, *, uniform: Tensor, noise: Tensor, temperature: float) -> Tensor:
@@ -157,10 +159,10 @@ class DreamingMemory:
         for lanes in _blocks(len(seen), self._block):
             head = self._scratch_for(len(seen[lanes])).head
             torch.mm(self._head_weight, seen[lanes].to(self.dtype).t(), out=head)
-            told = self.model.told(seen[lanes].to(self.dtype))
+            told = self._cast.told(seen[lanes].to(self.dtype))
             for block, part in enumerate(self._parts):
                 if told is not None and part.after is not None:
-                    units = self.model.units(told, drawn[lanes], block)
+                    units = self._cast.units(told, drawn[lanes], block)
                     head[part.rows].addmm_(part.after, units.t())
                 number, normal = uniform[lanes, part.choices], noise[lanes, part.place]
                 drawn[lanes, part.place] = self._draw(part, number, normal, temperature)
