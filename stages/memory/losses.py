@@ -121,28 +121,23 @@ def training_loss(
 
 
 def _nll(model: MDNRNN, seen: Tensor, batch: Sequences) -> Tensor:
-    """Mean nats per dimension over the steps that count, of the blocks of z one by one."""
+    """Mean nats per dimension over the steps that count."""
     share = batch.mask / batch.mask.sum().clamp(min=1)  # [B, T]
     following = torch.where(batch.mask[..., None], batch.z[:, 1:], 0.0)
-    told, head = model.told(seen), model.head
-    parts = []
-    for block in range(model.shape.num_parts):
-        rows = model.rows_of(block)
-        inputs, weight = seen, head.weight[rows]
-        if told is not None and model.after is not None:
-            inputs = torch.cat((inputs, model.units(told, following, block)), dim=-1)
-            weight = torch.cat((weight, model.after.weight[rows]), dim=1)
-        nll = mixture_nll(
-            inputs.flatten(0, 1),
-            weight,
-            head.bias[rows],
-            following[..., model.dimensions_of(block)].flatten(0, 1),
-            share.flatten(),
-            min_log_sigma=model.shape.min_log_sigma,
-            num_mixtures=model.shape.num_mixtures,
-        )
-        parts.append(nll)
-    return torch.stack(parts).mean()
+    units, after = model.all_units(seen, following), model.after
+    blocks = None
+    if units is not None and after is not None:
+        blocks = units.flatten(0, 1), after.weight
+    return mixture_nll(
+        seen.flatten(0, 1),
+        model.head.weight,
+        model.head.bias,
+        following.flatten(0, 1),
+        share.flatten(),
+        min_log_sigma=model.shape.min_log_sigma,
+        num_mixtures=model.shape.num_mixtures,
+        blocks=blocks,
+    )
 
 
 def memory_loss(

@@ -86,6 +86,8 @@ class MDNRNN(nn.Module):
     blocks before it, which add to the mixture's head by `after`.
     """
 
+    known: Tensor  # bool [N U, Z], which numbers come before a unit's block
+
     def __init__(self, shape: MDNRNNShape, *, seed: int = 0) -> None:
         super().__init__()
         self.shape = shape
@@ -106,6 +108,7 @@ class MDNRNN(nn.Module):
             unit, latent = (
                 blocks.repeat_interleave(size) for size in (shape.block_hidden, shape.block_size)
             )
+            self.register_buffer("known", latent < unit[:, None], persistent=False)
             with torch.no_grad():
                 self.before.weight.mul_(latent < unit[:, None])  # the others are never read
 
@@ -179,6 +182,14 @@ class MDNRNN(nn.Module):
             weight = self.before.weight[columns, known].to(own.dtype)
             own = own + functional.linear(before[..., known].to(own.dtype), weight)
         return functional.relu(own)
+
+    def all_units(self, seen: Tensor, following: Tensor) -> Tensor | None:
+        """The units [..., N U] of all N blocks, given the z [..., Z] that followed; or None."""
+        told = self.told(seen)
+        if told is None or self.before is None:
+            return None
+        weight = torch.where(self.known, self.before.weight, 0.0).to(told.dtype)
+        return functional.relu(told + functional.linear(following.to(told.dtype), weight))
 
     def rows_of(self, block: int) -> slice:
         """The rows of `head` and `after` that belong to a block."""
