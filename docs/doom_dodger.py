@@ -9,6 +9,7 @@ Usage: python docs/doom_dodger.py [GAMES [UNITS]]
 With UNITS only the dodger plays, and sees no fireball that is farther away.
 """
 
+import argparse
 import math
 import os
 import sys
@@ -166,7 +167,7 @@ def say(who: str, tics: np.ndarray) -> None:
     sys.stdout.flush()
 
 
-def main(number: int = 48, sight: float = math.inf) -> None:
+def main(number: int, sight: float) -> None:
     """Let the teacher play, then each pupil learn from what it meets itself, lesson by lesson."""
     env = gymnasium.make("VizdoomTakeCover-v1", frame_skip=1)
     env.unwrapped.game.set_objects_info_enabled(True)
@@ -182,6 +183,12 @@ def main(number: int = 48, sight: float = math.inf) -> None:
 
 
 if __name__ == "__main__":
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("games", nargs="?", type=int, default=48, metavar="GAMES")
+    words.add_argument("units", nargs="?", type=float, default=math.inf, metavar="UNITS")
+    asked = words.parse_args()
+    if asked.games < 2 or not asked.units > 0:
+        words.error("A standard error needs two games, and a player to see something.")
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     with TemporaryDirectory() as folder, chdir(folder):  # the engine leaves files where it runs
-        main(*map(int, sys.argv[1:]))
+        main(asked.games, asked.units)

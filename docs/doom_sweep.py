@@ -3,6 +3,7 @@
 Usage: python docs/doom_sweep.py [TICS_PER_SWEEP [EPISODES]]
 """
 
+import argparse
 import sys
 from contextlib import chdir
 from tempfile import TemporaryDirectory
@@ -27,7 +28,7 @@ def lived(env: gymnasium.Env, seed: int, sweep: int) -> int:
     return LIMIT
 
 
-def main(sweep: int = 95, episodes: int = 100) -> None:
+def main(sweep: int, episodes: int) -> None:
     """Play, and print the mean with its standard error."""
     env = gymnasium.make("VizdoomTakeCover-v1", frame_skip=1)
     tics = np.array([lived(env, FIRST_SEED + number, sweep) for number in range(episodes)])
@@ -38,5 +39,11 @@ def main(sweep: int = 95, episodes: int = 100) -> None:
 
 
 if __name__ == "__main__":
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("sweep", nargs="?", type=int, default=95, metavar="TICS_PER_SWEEP")
+    words.add_argument("episodes", nargs="?", type=int, default=100, metavar="EPISODES")
+    asked = words.parse_args()
+    if asked.sweep < 1 or asked.episodes < 2:
+        words.error("A sweep lasts a tic at least, and a standard error needs two episodes.")
     with TemporaryDirectory() as folder, chdir(folder):  # the engine leaves files where it runs
-        main(*map(int, sys.argv[1:]))
+        main(asked.sweep, asked.episodes)

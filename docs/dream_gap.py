@@ -3,8 +3,8 @@
 Usage: python docs/dream_gap.py WORKSPACE control/0001 [control/0002 ...] OUT.svg
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -58,16 +58,15 @@ def draw(axes: Axes, folder: Path) -> None:
     axes.set_title(f"{folder.name}: {told(folder)}\ngap {gap:+,.0f} on the mean", fontsize=8)
 
 
-def main(words: list[str]) -> None:
+def main(root: Path, names: list[str], out: str) -> None:
     """Draw the searches that were named side by side."""
-    root, *names, out = words
     mpl.rcParams["svg.hashsalt"] = "dream_gap"
     width = min(len(names), MOST_ABREAST)
     height = -(-len(names) // width)
     figure = Figure(figsize=(3.2 * width, 3 * height), layout="constrained")
     panels = figure.subplots(height, width, sharey=True, squeeze=False)
     for axes, name in zip(panels.flat, names, strict=False):  # the last row may have room
-        draw(axes, Path(root) / name)
+        draw(axes, root / name)
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in panels.flat[len(names) :]:
@@ -79,4 +78,11 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("workspace", type=Path, metavar="WORKSPACE")
+    words.add_argument("searches", nargs="+", metavar="control/0001")
+    words.add_argument("out", metavar="OUT.svg")
+    asked = words.parse_args()
+    if lacking := [one for one in asked.searches if not (asked.workspace / one).is_dir()]:
+        words.error(f"{asked.workspace} has no {', '.join(lacking)}.")
+    main(asked.workspace, asked.searches, asked.out)
