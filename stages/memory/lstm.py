@@ -49,6 +49,7 @@ class LSTM(nn.Module):
         """T steps [B, T, I] by torch's fused kernel: h [B, T, H] after each, and the last state.
 
         Computes in the precision of the inputs, whatever that of the weights; h is of it too.
+        Autocast changes nothing: its bfloat16 kernel is missing where the processor has none.
         """
         dtype = inputs.dtype
         weight_ih: Tensor = self.weight_ih
@@ -58,7 +59,8 @@ class LSTM(nn.Module):
         weights = [w.to(dtype) for w in (weight_ih, self.weight_hh, self.bias, self.offset)]
         start = [part.to(dtype).unsqueeze(0).contiguous() for part in state]
         # Filters belong to the whole process: on the CPU, parts of a batch run in many threads.
-        with _no_word_of_copies() if inputs.is_cuda else nullcontext():
+        silent = _no_word_of_copies() if inputs.is_cuda else nullcontext()
+        with torch.autocast(inputs.device.type, enabled=False), silent:
             hidden, h, c = torch.lstm(
                 inputs, start, weights, True, 1, 0.0, torch.is_grad_enabled(), False, True
             )
