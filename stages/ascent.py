@@ -193,10 +193,10 @@ class Ascent:
     def _save(self, generation: int) -> None:
         tensors = {MODEL + k: v.cpu().numpy() for k, v in self._model.state_dict().items()}
         for name, parameter in self._model.named_parameters():
-            moments = self._learner.adam.state[parameter]
-            tensors[MEAN + name] = moments["exp_avg"].cpu().numpy()
-            tensors[SQUARE + name] = moments["exp_avg_sq"].cpu().numpy()
-            tensors[COUNTED + name] = np.array([float(moments["step"])])
+            moments = self._learner.adam.moments(parameter)
+            tensors[MEAN + name] = moments.mean.cpu().numpy()
+            tensors[SQUARE + name] = moments.square.cpu().numpy()
+            tensors[COUNTED + name] = np.array([float(moments.step)])
         self._partial.write(_name(generation, STATE), pack_tensors(tensors))
         for old in self._states()[:-KEPT]:
             self._partial.remove(old)
@@ -214,15 +214,12 @@ class Ascent:
             expected[MEAN + key] = expected[SQUARE + key] = tuple(parameter.shape)
             expected[COUNTED + key] = (1,)
         check_shapes(tensors, expected, source=name)
-        device = self._model.scale.device
         loaded = {key: torch.from_numpy(tensors[MODEL + key].copy()) for key in state}
         self._model.load_state_dict(loaded)
         for key, parameter in self._model.named_parameters():
-            self._learner.adam.state[parameter] = {
-                "step": torch.tensor(float(tensors[COUNTED + key][0])),
-                "exp_avg": torch.from_numpy(tensors[MEAN + key].copy()).to(device),
-                "exp_avg_sq": torch.from_numpy(tensors[SQUARE + key].copy()).to(device),
-            }
+            mean, square = (torch.tensor(tensors[kind + key]) for kind in (MEAN, SQUARE))
+            step = float(tensors[COUNTED + key][0])
+            self._learner.adam.restore(parameter, mean, square, step)
 
     def _require_finite(self) -> None:
         if all(bool(torch.isfinite(one).all()) for one in self._model.parameters()):

@@ -9,6 +9,12 @@ import os
 
 # Before numpy loads: a replayed search equals the first one bit for bit with one BLAS thread.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
+# Of several test processes each keeps to a core, with the commands that it runs: by default these
+# then start one worker and one math thread, instead of fighting for the cores of the others.
+NUMBER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+if NUMBER and hasattr(os, "sched_setaffinity"):  # Linux
+    CORES = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {CORES[int(NUMBER) % len(CORES)]})
 
 from collections.abc import Callable
 from pathlib import Path

@@ -22,6 +22,7 @@ from stages.contracts import ActionSpec
 from stages.control.controllers import ControllerShape, split_parameters, to_actions
 from stages.control.pilot import join_features
 from stages.memory.noise import normals, uniforms
+from stages.training.adam import Adam
 from stages.training.initial import initialise
 from stages.worlds.dream import ACT, DreamWorld
 
@@ -230,7 +231,7 @@ class Learner:
 
     def __init__(self, model: ActorCritic, actor: Actor, terms: Terms) -> None:
         self.model, self._actor, self._terms = model, actor, terms
-        self.adam = torch.optim.Adam(model.parameters(), lr=terms.learning_rate)
+        self.adam = Adam(model.parameters())
 
     def learn(
         self,
@@ -278,9 +279,8 @@ class Learner:
                 )
                 error = (model.values(seen) - target[rows]) ** 2
                 loss = (weight[rows] * (error - gain)).mean()
-                self.adam.zero_grad()
                 torch.autograd.backward(loss)
-                self.adam.step()
+                self.adam.step(terms.learning_rate)
         return float(1 - missed / varies.clamp(min=1e-12))
 
     def measure(self, dreamt: Dreamt) -> None:

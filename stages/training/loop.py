@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from stages.artifacts.weights import Tensors, check_shapes
 from stages.errors import Interrupted, NumbersBad, StopNow
 from stages.events import Advanced, Monitor
+from stages.training.adam import Adam
 from stages.training.device import Holes
 from stages.training.parts import Crew, Part, Summed, crew
 
@@ -140,7 +141,7 @@ class _Trainer:
         self.whole = True  # weights, moments, sums and log belong to the same step
         self._model, self._loss, self._plan, self._threads = model, loss, plan, threads
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._adam = torch.optim.Adam(self._trained.values(), lr=plan.learning_rate, fused=True)
+        self._adam = Adam(self._trained.values(), fused=True)
         self._sums: dict[str, float] = {}
 
     def learn(self) -> Summed:
@@ -159,11 +160,9 @@ class _Trainer:
             parameter.grad = gradient.contiguous()  # fused Adam reads it as it lies in memory
         found["grad_norm"] = self._gradient_norm()
         self._require_finite(f"gradient of {self._place}", found["grad_norm"], saved_step)
-        self._adam.param_groups[0]["lr"] = self._plan.rate(self.step)
         if self._plan.clip:
             torch.nn.utils.clip_grad_value_(self._trained.values(), self._plan.clip)
-        self._adam.step()
-        self._adam.zero_grad()
+        self._adam.step(self._plan.rate(self.step))
         self.step += 1
         for name, value in found.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
@@ -185,10 +184,9 @@ class _Trainer:
         """A copy of everything; NumbersBad when the weights are not finite."""
         tensors = {MODEL + name: _copy(t) for name, t in self._model.state_dict().items()}
         for name, parameter in self._trained.items():
-            moments = self._adam.state.get(parameter)
-            zeros = torch.zeros_like(parameter)
-            tensors[MEAN + name] = _copy(moments["exp_avg"] if moments else zeros)
-            tensors[SQUARE + name] = _copy(moments["exp_avg_sq"] if moments else zeros)
+            moments = self._adam.moments(parameter)
+            tensors[MEAN + name] = _copy(moments.mean)
+            tensors[SQUARE + name] = _copy(moments.square)
         for name, value in self._sums.items():
             tensors[SUMS + name] = np.array([value])
         for name, array in tensors.items():
@@ -210,11 +208,8 @@ class _Trainer:
         if state.step == 0:
             return
         for name, parameter in self._trained.items():
-            self._adam.state[parameter] = {
-                "step": torch.tensor(float(state.step), device=parameter.device),
-                "exp_avg": _like(parameter, state.tensors[MEAN + name]),
-                "exp_avg_sq": _like(parameter, state.tensors[SQUARE + name]),
-            }
+            mean, square = (torch.tensor(state.tensors[kind + name]) for kind in (MEAN, SQUARE))
+            self._adam.restore(parameter, mean, square, state.step)
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         shapes = {MODEL + name: tuple(t.shape) for name, t in self._model.state_dict().items()}
@@ -244,7 +239,3 @@ class _Trainer:
 def _copy(tensor: torch.Tensor) -> NDArray[np.generic]:
     """An array of its own: the optimiser goes on writing into the tensor."""
     return np.array(tensor.detach().cpu().numpy())
-
-
-def _like(parameter: torch.Tensor, array: NDArray[np.generic]) -> torch.Tensor:
-    return torch.from_numpy(array.copy()).to(parameter.device, parameter.dtype)
