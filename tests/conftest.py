@@ -9,12 +9,6 @@ import os
 
 # Before numpy loads: a replayed search equals the first one bit for bit with one BLAS thread.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
-# Of several test processes each keeps to a core, with the commands that it runs: by default these
-# then start one worker and one math thread, instead of fighting for the cores of the others.
-NUMBER = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
-if NUMBER and hasattr(os, "sched_setaffinity"):  # Linux
-    CORES = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {CORES[int(NUMBER) % len(CORES)]})
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +23,17 @@ LONGER = float(os.environ.get("WM_EXAMPLES", "0"))
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("longer", max_examples=int(100 * LONGER) or 1, deadline=None)
 hypothesis.settings.load_profile("longer" if LONGER else "same")
+
+
+def pytest_configure() -> None:
+    """Of several test processes each keeps to a core, with the commands that it runs.
+
+    By default these then start one worker, instead of fighting for the cores of the others.
+    """
+    number = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if number and hasattr(os, "sched_setaffinity"):  # Linux
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(number) % len(cores)]})
 
 
 @pytest.fixture(scope="session")
