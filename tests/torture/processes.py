@@ -4,11 +4,13 @@ A forked one skips the imports of its first second and is a real command in all 
 session of its own, `wm_cli.__main__.main()`, and worker processes that are started afresh.
 """
 
+import atexit
 import ctypes
 import os
 import pkgutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -68,12 +70,14 @@ def warm() -> None:
                 import_module(found.name)
     for name in ("cma", "h5py._hl", "safetensors.numpy", "gymnasium.envs.box2d.car_racing"):
         import_module(name)
-    torch = import_module("torch")
-    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # loads 800 modules more
+    import_module("torch")
 
 
-def forked(work: Callable[[], int], *, log: Path | int) -> Forked:
-    """Do this work in a child of its own session; it ends with the work's exit code."""
+def forked(work: Callable[[], int], *, log: Path | int, errors: Path | None = None) -> Forked:
+    """Do this work in a child of its own session; it ends with the work's exit code.
+
+    It writes into `log`, its errors as well where `errors` names no file of their own.
+    """
     tasks = len(list(Path("/proc/self/task").iterdir()))
     assert tasks == 1, f"{tasks} threads: a fork would copy locks that nobody opens"
     sys.stdout.flush()
@@ -87,27 +91,33 @@ def forked(work: Callable[[], int], *, log: Path | int) -> Forked:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # the torturer may be killed, too
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        _redirect(log)
+        _redirect(log, errors)
         code = work()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except BaseException:  # noqa: BLE001  as an interpreter does at its end
         traceback.print_exc()
     finally:
+        threading._shutdown()  # waits for its threads ...
+        atexit._run_exitfuncs()  # ... as an interpreter does at its end
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-def _redirect(log: Path | int) -> None:
-    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) if isinstance(log, Path) else log
+def _redirect(log: Path | int, errors: Path | None) -> None:
+    target = _opened(log) if isinstance(log, Path) else log
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(target, 1)
-    os.dup2(target, 2)
+    os.dup2(_opened(errors) if errors else target, 2)
     # As fresh as in a new interpreter: those of before know what the old files could do.
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
 
 def forked_wm(*words: object, log: Path | int, before: Callable[[], Any] = lambda: None) -> Forked:
