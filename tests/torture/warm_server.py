@@ -20,8 +20,10 @@ def main(address: Path) -> None:
     """Serve at a socket of this path until the tests are over; then remove its folder."""
     warm()
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(address))
+        begun = address.with_suffix(".begun")
+        server.bind(str(begun))
         server.listen()
+        begun.rename(address)  # only now may anybody connect
         _serve(server)
     shutil.rmtree(address.parent, ignore_errors=True)
 
