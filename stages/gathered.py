@@ -17,6 +17,7 @@ from stages.contracts import ActionSpec, Job, WorldSpec
 from stages.control.config import FIRST, Config
 from stages.errors import InputsMismatch, UsageError
 from stages.trials import DreamFiles, cached_starts, load_memory
+from stages.worlds.making import time_limit
 
 if TYPE_CHECKING:
     from stages.artifacts.latents import LatentRecord
@@ -82,10 +83,9 @@ def dream_files(
         return whole, whole
     reward = cached_starts(digest, str(path)).reward
     inside = _inside(partial, latents, agent, reward=reward, seed=job.seed)
-    limit = job.world.max_frames // job.world.repeat or max_steps
     return (
         replace(whole, starts=str(inside), starts_digest=digest_file(inside)),
-        replace(whole, terms=replace(terms, max_steps=limit)),
+        replace(whole, terms=replace(terms, max_steps=whole_limit(config, job.world))),
     )
 
 
@@ -118,19 +118,29 @@ def _packed(starts: "Starts") -> bytes:
 
 
 def dream_limit(config: Config, world: WorldSpec) -> int:
-    """Actions after which a dream is cut.
+    """Actions after which a candidate's dream is cut.
 
     Raises:
         UsageError: nothing says how long a dream may last.
     """
-    max_steps = config.dream_steps or world.max_frames // world.repeat
+    max_steps = config.dream_steps or time_limit(world)
     if not max_steps:
         raise UsageError(
             "A dream needs an end.",
-            why=f"{world.env} keeps a time limit of its own, which is not known here.",
+            why=f"How long an episode of {world.env} may last is not known here.",
             fix="Say after how many actions: --set control.dream_steps=1000",
         )
     return max_steps
+
+
+def whole_limit(config: Config, world: WorldSpec) -> int:
+    """Actions after which the dream of a whole episode is cut; 0 where nobody says.
+
+    Dreams that begin anywhere are pieces of episodes: what cuts those does not cut this one.
+    """
+    if config.dream_starts == FIRST:
+        return config.dream_steps or time_limit(world)
+    return time_limit(world) or config.dream_steps
 
 
 def dream_terms(

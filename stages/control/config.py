@@ -108,7 +108,10 @@ class Config:
         choices=(FIRST, ANYWHERE),
     )
     dream_steps: int = setting(
-        0, doc="actions after which a dream is cut; 0: the world's time limit", low=0
+        0,
+        doc="actions after which a dream is cut, or only a candidate's where those begin anywhere; "
+        "0: the world's time limit",
+        low=0,
     )
     dream_end: str = setting(
         "hard",

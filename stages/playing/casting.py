@@ -15,7 +15,7 @@ from stages.artifacts.summaries import actions_of
 from stages.artifacts.workspace import Workspace
 from stages.contracts import ActionSpec, Job, Policy, WorldSpec
 from stages.errors import InputMissing, InputsMismatch, UsageError
-from stages.gathered import dream_terms, recorded_starts
+from stages.gathered import dream_terms, recorded_starts, whole_limit
 from stages.playing.recording import REFERENCE, Site
 from stages.playing.scene import Scene
 from stages.training.seeding import episode_seeds
@@ -218,7 +218,7 @@ def open_dream(workspace: Workspace, job: Job, cast: Cast, config: "Config") -> 
     model = load_memory(files)
     assert spec is not None, f"{latents[0].id} tells its actions"
     assert model is not None, "a cast with a memory has its files"
-    limit = config.dream_steps or job.world.max_frames // job.world.repeat or DREAM_STEPS
+    limit = whole_limit(config, job.world) or DREAM_STEPS
     terms = dream_terms(config, memory, job.world, max_steps=limit)
     if terms.end == EXPECTED:  # whoever plays wants to know when it is over
         terms = replace(terms, end=SAMPLED)

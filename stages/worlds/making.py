@@ -130,6 +130,17 @@ def lap_rule(env: str, engine: str) -> str:
     return f"every-tile ({package} {version(package)})"
 
 
+def time_limit(spec: WorldSpec) -> int:
+    """Actions after which this world cuts an episode; 0 where nobody says."""
+    frames = spec.max_frames
+    if not frames and spec.env != NO_WORLD:
+        from stages.worlds.opening import registered_limit
+
+        headless()
+        frames = registered_limit(spec.env)
+    return -(-frames // spec.repeat)
+
+
 def frames_per_second(env: str) -> float:
     """How many engine frames make a second of this world, for films at their true speed.
 

@@ -48,6 +48,18 @@ def open_lane(
     return Lane(_make(_spec(env), max_frames))
 
 
+def registered_limit(env: str) -> int:
+    """Frames after which the environment cuts an episode; 0 where it does not say or is not here.
+
+    Atari's count frames of the console, and say nothing here.
+    """
+    try:
+        _register_atari()
+        return _spec(env).max_episode_steps or 0
+    except (UsageError, EnvironmentLacks):
+        return 0
+
+
 def _open_car_racing(env: str, max_frames: int, *, culled: bool) -> Lane:
     spec = deepcopy(_spec(env))
     try:

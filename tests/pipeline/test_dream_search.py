@@ -8,7 +8,10 @@ import pytest
 from command_line import clear_session, copied, manifest, payload, start_wm, wait_until, wm
 
 from stages.artifacts.weights import unpack_tensors
+from stages.contracts import NO_WORLD, WorldSpec
+from stages.control.config import Config
 from stages.execution.cores import available_cores
+from stages.gathered import dream_limit, whole_limit
 
 pytestmark = pytest.mark.pipeline
 
@@ -97,8 +100,7 @@ def test_what_was_learnt_in_the_dream_is_evaluated_in_the_game(dreamt, tmp_path)
 
 def test_a_memory_that_foresees_no_reward_cannot_be_dreamt_in(micro_workspace, tmp_path):
     root = copied(micro_workspace, tmp_path / "workspace")
-    never = ("--set", "control.dream_steps=0")
-    endless = wm("train-control", "-w", root, "--in", "dream", *never, code=2)
+    endless = wm("train-control", "-w", root, "--in", "dream", "--set", "world.env=none", code=2)
     assert "control.dream_steps" in endless.said
     steps = ("--set", "control.dream_steps=20")
     refused = wm("train-control", "-w", root, "--in", "dream", *steps, code=5)
@@ -115,6 +117,21 @@ def test_carracing_is_dreamt_with_a_reward_head(micro_workspace, tmp_path):
     wm("train-control", "-w", root, "--in", "dream", *steps)
     fitness = log_of(root, "control/0001")[0]["fitness"]
     assert len(set(fitness)) > 1, "foreseen rewards differ"
+
+
+def test_how_long_a_dream_lasts():
+    """Pieces are cut; a whole dream lasts as long as the episode in the world beside it."""
+    race, doom = WorldSpec(repeat=4), WorldSpec(env="VizdoomTakeCover-v1", max_frames=2100)
+    for world, actions in ((race, 250), (doom, 2100)):
+        for config in (Config(place="dream"), Config(place="dream", dream_starts="anywhere")):
+            assert dream_limit(config, world) == whole_limit(config, world) == actions
+        pieces = Config(place="dream", dream_starts="anywhere", dream_steps=100)
+        assert (dream_limit(pieces, world), whole_limit(pieces, world)) == (100, actions)
+        shorter = Config(place="dream", dream_steps=100)
+        assert dream_limit(shorter, world) == whole_limit(shorter, world) == 100
+    nobody = WorldSpec(env=NO_WORLD)
+    assert dream_limit(pieces, nobody) == whole_limit(pieces, nobody) == 100
+    assert whole_limit(Config(place="dream"), nobody) == 0
 
 
 CLIMB = (

@@ -115,6 +115,15 @@ def control(prepared, **changes):
     return dataclasses.replace(prepared.settings.sections["control"], **changes)
 
 
+def test_a_dream_is_played_to_its_end_where_candidates_dream_in_pieces(prepared):
+    company = cast(prepared.workspace, prepared.job, by_agent=True)
+    pieces = control(prepared, dream_starts="anywhere", dream_steps=2)
+    scene, _ = open_dream(prepared.workspace, prepared.job, company, pieces)
+    limit = 1000 // prepared.job.world.repeat  # frames of CarRacing
+    assert scene._dream.terms.max_steps == limit > 2
+    scene.close()
+
+
 def test_the_agent_dreams_as_in_a_search(prepared):
     """The scene's dream is the search's world, driven by the search's policy."""
     workspace, job = prepared.workspace, prepared.job

@@ -1,5 +1,6 @@
 """Environments named `module:EnvId`: what is shown of them, and what is said when they fail."""
 
+import dataclasses
 import sys
 import textwrap
 
@@ -9,10 +10,10 @@ import pytest
 from command_line import settings, wm
 
 from stages.artifacts.workspace import Workspace
-from stages.contracts import WorldSpec
+from stages.contracts import NO_WORLD, WorldSpec
 from stages.errors import EnvironmentLacks, NumbersBad, UsageError
 from stages.events import Silent
-from stages.worlds.making import check_random_start, lap_rule, make_world, note_code
+from stages.worlds.making import check_random_start, lap_rule, make_world, note_code, time_limit
 from stages.worlds.own import code_digest
 from wm_cli.playing.keys import Steering
 
@@ -110,6 +111,23 @@ def test_other_spaces_are_refused_by_name(own, spaces, said):
     with pytest.raises(UsageError) as caught:
         make_world(own(spaces))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("repeat", "max_frames"), [(1, 0), (2, 0), (5, 0), (2, 3), (4, 9)])
+def test_its_time_limit_is_told_before_it_is_reached(own, repeat, max_frames):
+    spec = dataclasses.replace(own(), repeat=repeat, max_frames=max_frames)
+    world = make_world(spec)
+    world.reset([0])
+    actions = 1
+    while not world.step(np.array([0])).truncated[0]:
+        actions += 1
+    assert time_limit(spec) == actions
+
+
+def test_a_world_that_is_not_here_tells_no_time_limit(own):
+    assert time_limit(own(text="import not_installed_at_all")) == 0
+    for env in ("module_that_is_not_there:Mine-v0", "Nothing-v0", "ALE/Breakout-v5", NO_WORLD):
+        assert time_limit(WorldSpec(env=env)) == 0
 
 
 @pytest.mark.parametrize("place", ["reset", "step"])
