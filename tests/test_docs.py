@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from stages.events import number_text
 
 GUIDES = ("docs/tutorial.md", "docs/resume.md", "docs/headless.md", "docs/seeds.md")
 OWN = ("docs/own-data.md", "docs/own-environment.md", "docs/metrics.md")
-REFERENCE = ("docs/reliability.md", "docs/report.md")
-PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *REFERENCE, *GUIDES, *OWN)
+REFERENCE = ("docs/reliability.md", "docs/report.md", "docs/recipes.md", "docs/formats.md")
+MEASURED = ("docs/benchmarks.md", "docs/experiments.md")
+PAGES = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *REFERENCE, *MEASURED, *GUIDES, *OWN)
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SHELL = {"console", "bash", "sh", "shell"}
 OURS = re.compile(r"^(?:xvfb-run (?:-\w+ )*)?(wm|make)\b")
@@ -36,7 +38,9 @@ class Page:
         return (ROOT / self.name).read_text()
 
     def spans(self) -> list[str]:
-        return re.findall(r"`([^`\n]+)`", FENCE.sub("", self.text))
+        """Those in the text, which may go on in the next line."""
+        found = re.findall(r"`((?:[^`\n]|\n(?!\n))+)`", FENCE.sub("", self.text))
+        return [" ".join(span.split()) for span in found]
 
     def shell_lines(self) -> list[str]:
         """Commands of blocks that call wm or make, without prompts and comments."""
@@ -160,9 +164,16 @@ def test_commands_that_are_named_exist(name, help_of):
             assert words[0] in help_of, line
             for option in re.findall(r"(?<=\s)--[a-z-]+", line):
                 assert option in help_of[words[0]], line
+            for key in re.findall(r"(?<=\s)\w+\.\w+(?==)", line):
+                assert key in keys(), line
+            assert not re.search(r"(?<!--set)\s\w+\.\w+=", line), f"a --set is missing: {line}"
 
 
-# ------------------------------------------------------------------ the README's commands, run
+@cache
+def keys() -> set[str]:
+    """Every setting there is."""
+    (table,) = wm("config", "--json").report["tables"]
+    return {row["key"] for row in table["rows"]}
 
 
 @pytest.fixture(scope="module")
