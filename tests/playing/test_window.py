@@ -103,6 +103,60 @@ def test_the_agent_takes_over_and_q_leaves(micro_workspace, tmp_path):
     assert "agent" in (tmp_path / "said").read_text()
 
 
+@needs_xvfb
+def test_a_dream_is_warmed_cooled_begun_again_and_kept_or_not(micro_workspace, tmp_path):
+    root = copied(micro_workspace, tmp_path / "ws")
+    words = ("dream", "-w", root, "--set", "control.dream_steps=400", "--save", "ask")
+    with desktop() as screen, playing(screen, tmp_path, *words) as process:
+        window = screen.window()
+        first = screen.pixels(window)
+        until(lambda: changed(screen, window, first, HEADER) is not None, "a step")
+        screen.tap("p")
+        still = resting(screen, window)
+        screen.tap("+")
+        until(lambda: changed(screen, window, still, HEADER) is not None, "a warmer dream")
+        screen.tap("-")
+        until(lambda: changed(screen, window, still, HEADER) is None, "the temperature before")
+        screen.tap("r")
+        screen.tap("y")
+        until(lambda: changed(screen, window, still, HEADER) is not None, "the beginning")
+        start = resting(screen, window)
+        screen.tap(".")
+        until(lambda: changed(screen, window, start, HEADER) is not None, "a single step")
+        screen.tap("q")
+        resting(screen, window)
+        screen.tap("n")
+        assert process.wait(timeout=SECONDS) == 0, (tmp_path / "said").read_text()
+    assert manifest(root, "plays/0001")["summary"]["episodes"] == 1, "the first, not the second"
+
+
+@needs_xvfb
+def test_a_recording_goes_forward_and_back(micro_workspace, tmp_path):
+    words = ("rollouts/0001", "-w", micro_workspace)
+    with desktop() as screen, playing(screen, tmp_path, *words) as process:
+        window = screen.window()
+        screen.tap("space")
+        before = resting(screen, window)
+        for there, back in (("Right", "Left"), ("n", "b")):
+            screen.tap(there)
+            until(lambda: changed(screen, window, before, PICTURES) is not None, there)
+            screen.tap(back)
+            until(lambda: changed(screen, window, before, PICTURES) is None, back)
+        screen.tap("q")
+        assert process.wait(timeout=SECONDS) == 0, (tmp_path / "said").read_text()
+
+
+def resting(screen, window):
+    """What the window shows once it shows the same for half a second."""
+    seen = screen.pixels(window)
+    while True:
+        time.sleep(0.5)
+        now = screen.pixels(window)
+        if np.array_equal(now[HEADER], seen[HEADER]):
+            return now
+        seen = now
+
+
 def test_without_display_and_terminal_it_says_so(tmp_path):
     said = wm("play", "-w", tmp_path / "ws", code=6, DISPLAY="", WAYLAND_DISPLAY="").said
     assert "nowhere to play" in said and "--record" in said
