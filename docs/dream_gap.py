@@ -5,6 +5,7 @@ Usage: python docs/dream_gap.py WORKSPACE control/0001 [control/0002 ...] OUT.sv
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -15,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 DREAM, WORLD = "#d55e00", "#0072b2"  # Okabe and Ito
 MOST_ABREAST = 3  # searches in a row
+TITLE = 40  # characters in a line above a panel
 
 
 def told(folder: Path) -> str:
@@ -27,7 +29,7 @@ def told(folder: Path) -> str:
     if control.get("method") == "ppo":
         words.append("ppo")
     if any(parent["kind"] == "control" for parent in manifest["parents"]):
-        words.append("round 2")
+        words.append("from an earlier C")
     return ", ".join(words)
 
 
@@ -55,7 +57,8 @@ def draw(axes: Axes, folder: Path) -> None:
         means.append(mean)
     axes.fill_between(steps, *means, color="0.5", alpha=0.08, linewidth=0)
     gap = float(np.mean(means[0] - means[1]))
-    axes.set_title(f"{folder.name}: {told(folder)}\ngap {gap:+,.0f} on the mean", fontsize=8)
+    title = "\n".join(textwrap.wrap(f"{folder.name}: {told(folder)}", TITLE))
+    axes.set_title(f"{title}\ngap {gap:+,.0f} on the mean", fontsize=8)
 
 
 def main(root: Path, names: list[str], out: str) -> None:
