@@ -62,12 +62,14 @@ class Hunt:
         self.partial, self.config, self.job, self.progress = partial, config, job, progress
         note_code(partial, job.world.env, progress)
         self.device, self.threads = "cpu", 1
-        if config.method == PPO:
-            from stages.training.session import settle
+        if config.place == DREAM:
+            from stages.training.session import settle, settle_device
 
-            device, self.threads = settle(partial, job.resources, progress=progress)
+            device = settle_device(partial, job.resources, progress=progress)
             self.device = str(device)
             self.job = job = replace(job, resources=replace(job.resources, device=device.type))
+            if config.method == PPO:
+                _, self.threads = settle(partial, job.resources, progress=progress)
         self.warnings, by_kind = OnceEach(progress), {parent.kind: parent for parent in parents}
         vision, memory = by_kind["vision"], by_kind.get("memory")
         self.start = by_kind.get("control")

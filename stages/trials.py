@@ -139,7 +139,12 @@ def load_pilot(
 
 @lru_cache(maxsize=1)
 def cached_dreaming(
-    digest: str, path: str | None, shape: tuple[tuple[str, Any], ...], precision: str, device: str
+    digest: str,
+    path: str | None,
+    shape: tuple[tuple[str, Any], ...],
+    precision: str,
+    device: str,
+    compiled: bool = False,  # the draw
 ) -> "DreamingMemory":
     """M as it dreams, its products of this precision, on this device; kept by this process."""
     from stages.memory.dreaming import DreamingMemory
@@ -149,7 +154,7 @@ def cached_dreaming(
     assert memory is not None, "a dream without a memory"
     if device != "cpu":
         memory = deepcopy(memory).to(device)  # the one on the processor goes on in the world
-    return DreamingMemory(memory, dtype=training_dtype(precision))
+    return DreamingMemory(memory, dtype=training_dtype(precision), compiled=compiled)
 
 
 @lru_cache(maxsize=2)  # those of candidates, and of the mean vector

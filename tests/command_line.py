@@ -127,6 +127,21 @@ def forked(words: list[str], cwd: Path | None, environment: dict[str, str]) -> F
     return Finished(*run_warm([path, *words], cwd or Path.cwd(), environment))
 
 
+def python(*words: object, code: int = 0) -> str:
+    """What Python prints that has the tests on its path, and ends with this exit code."""
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT / "tests",
+        env=environment(),
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def manifest(workspace: Path, name: str) -> dict:
     """The manifest of an artifact, read plainly."""
     return json.loads((workspace / name / "manifest.json").read_bytes())

@@ -97,7 +97,9 @@ MemoryOption = Annotated[
     ),
 ]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-DEVICE = typer.Option("--device", help="Where networks are trained.", rich_help_panel=RUNNING)
+DEVICE = typer.Option(
+    "--device", help="Where networks are trained, and dream.", rich_help_panel=RUNNING
+)
 WORKERS = typer.Option(
     "--workers",
     metavar="N",

@@ -56,7 +56,7 @@ class Request:
     rows: tuple[str, ...] = ()  # empty: all
     quick: bool = False
     workers: int | None = None  # None: as many as cores
-    device: str = "auto"  # for training; engines and dreams run on the CPU
+    device: str = "auto"  # for training and dreams; engines run on the CPU
     sizes: Sizes | None = None  # None: those of FULL, or of QUICK
 
 

@@ -5,7 +5,7 @@ controller for every lane.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ from stages.bench.plain_worlds import PlainAgent, dream_plainly
 from stages.bench.worksite import SEED, Worksite
 from stages.memory.fused_draw import can_compile
 from stages.training.precision import native_precision
-from stages.training.seeding import generator, torch_seed
-from stages.trials import cached_memory
+from stages.training.seeding import generator
+from stages.trials import cached_dreaming
 
 if TYPE_CHECKING:
     from stages.control.controllers import Controllers
@@ -30,7 +30,7 @@ TEMPERATURE = 1.15  # what Ha & Schmidhuber 2018 dreamt Doom at; it costs nothin
 
 @dataclass(frozen=True)
 class DreamTask:
-    """What one worker dreams."""
+    """What one worker dreams, or this process where it is not on the processor."""
 
     memory: str  # path of M's weights
     shape: tuple[tuple[str, Any], ...]  # of M
@@ -38,6 +38,7 @@ class DreamTask:
     num_steps: int
     precision: str  # of M's matrix products
     compiled: bool  # whether the mixture's draw is one loop
+    device: str
 
 
 def dream_rows(site: Worksite) -> Iterator[Contest]:
@@ -46,8 +47,8 @@ def dream_rows(site: Worksite) -> Iterator[Contest]:
     sizes = (shape["latent_size"], shape["action_size"])
     flop = forward_flop(*sizes, shape["hidden_size"], shape["num_mixtures"])
     flop += 2 * shape["action_size"] * (shape["latent_size"] + shape["hidden_size"])  # C
-    precision = native_precision("cpu")
-    ceiling = matrix_ceiling(site, precision, flop, device="cpu")
+    precision = native_precision(site.device.type)
+    ceiling = matrix_ceiling(site, precision, flop)
     for num_lanes in site.sizes.dream_lanes:
         for row, what, work in (
             ("dream", f"M, mixture sample and C{_draws(site)}", dream),
@@ -57,7 +58,7 @@ def dream_rows(site: Worksite) -> Iterator[Contest]:
                 row=f"{row} {num_lanes}",
                 unit="steps",
                 used=(
-                    f"{what}, {num_lanes} lanes on {site.cores} workers, {precision}; ceiling: "
+                    f"{what}, {num_lanes} lanes on {_where(site)}, {precision}; ceiling: "
                     f"matrix product in {precision} at {flop / 1e6:.3g} MFLOP per step; plain: a "
                     f"batch of one in each of {site.cores} processes"
                 ),
@@ -68,7 +69,16 @@ def dream_rows(site: Worksite) -> Iterator[Contest]:
 
 
 def _draws(site: Worksite) -> str:
-    return " (the draw compiled)" if site.sizes.compiled and can_compile() else ""
+    compiled = site.sizes.compiled and _on_processor(site) and can_compile()
+    return " (the draw compiled)" if compiled else ""
+
+
+def _where(site: Worksite) -> str:
+    return f"{site.cores} workers" if _on_processor(site) else site.device.type
+
+
+def _on_processor(site: Worksite) -> bool:
+    return site.device.type == "cpu"
 
 
 def _ours(
@@ -77,7 +87,10 @@ def _ours(
     steps = max(2, site.sizes.dream_lane_steps // num_lanes)
 
     def run(num_steps: int) -> float:
-        return site.total(work, _tasks(site, num_lanes, num_steps, shape))
+        tasks = _tasks(site, num_lanes, num_steps, shape)
+        if _on_processor(site):
+            return site.total(work, tasks)
+        return float(sum(map(work, tasks)))  # as train-control: workers do not share a device
 
     return Contestant(lambda: timed(lambda: run(steps)), lambda: run(2))
 
@@ -85,13 +98,14 @@ def _ours(
 def _tasks(
     site: Worksite, num_lanes: int, num_steps: int, shape: Mapping[str, Any]
 ) -> list[DreamTask]:
-    each = -(-num_lanes // site.cores)
+    each = -(-num_lanes // site.cores) if _on_processor(site) else num_lanes
     counts = [min(each, num_lanes - start) for start in range(0, num_lanes, each)]
     plain = tuple(sorted(shape.items()))
-    precision = native_precision("cpu")
     compiled = site.sizes.compiled
+    device = site.device.type
+    precision = native_precision(device)
     return [
-        DreamTask(site.models.memory, plain, count, num_steps, precision, compiled)
+        DreamTask(site.models.memory, plain, count, num_steps, precision, compiled, device)
         for count in counts
     ]
 
@@ -107,15 +121,18 @@ def _plain(site: Worksite, shape: Mapping[str, Any]) -> Contestant:
 
 
 def dream(task: DreamTask) -> int:
-    """Dream; runs in a worker. Returns the steps of all lanes together."""
+    """Dream. Returns the steps of all lanes together."""
     import torch
 
-    memory = _memory(task)
+    from stages.training.device import torch_generator
+
+    memory = _memory(task, compiled=task.compiled)
     inputs = memory.shape.latent_size + memory.shape.hidden_size
     population = gcd(POPULATION, task.num_lanes)  # so that all have the same number of lanes
-    controllers = _controllers(inputs, population)
-    random = torch.Generator().manual_seed(torch_seed(SEED, "bench-dream"))
-    z = torch.randn(task.num_lanes, memory.shape.latent_size, generator=random)
+    controllers = _controllers(inputs, population, task.device)
+    random = torch_generator(SEED, "bench-dream", device=memory.device)
+    shape = (task.num_lanes, memory.shape.latent_size)
+    z = torch.randn(shape, generator=random, device=memory.device)
     state = memory.model.initial_state(task.num_lanes)
     with torch.inference_mode():
         for _ in range(task.num_steps):
@@ -123,28 +140,30 @@ def dream(task: DreamTask) -> int:
             action = controllers.in_blocks(known).flatten(0, 1)
             state = memory.advance(z, action, state)
             seen = memory.seen(state[0], z, action)
-            uniform = torch.rand(z.shape, generator=random)
-            noise = torch.randn(z.shape, generator=random)
+            uniform = torch.rand(shape, generator=random, device=memory.device)
+            noise = torch.randn(shape, generator=random, device=memory.device)
             z = memory.draw(seen, uniform=uniform, noise=noise, temperature=TEMPERATURE)
+    z.cpu()  # a GPU is done when its numbers are here
     return task.num_lanes * task.num_steps
 
 
 def dream_world(task: DreamTask) -> int:
-    """The same by the world of dreams and its policy; runs in a worker."""
+    """The same by the world of dreams and its policy."""
     import numpy as np
 
     from stages.contracts import ActionSpec
     from stages.control.pilot import Choices, Dreamer, PilotShape
     from stages.worlds.dream import DreamTerms, DreamWorld, Starts
 
-    memory = _memory(replace(task, compiled=False))  # its workers do not wait for a compiler
+    memory = _memory(task, compiled=False)  # its workers do not wait for a compiler
     random = generator(SEED, "bench-dream-world")
     mu = random.standard_normal((MAX_STARTS, memory.shape.latent_size)).astype(np.float32)
     spec = ActionSpec("box", memory.shape.action_size, *_bounds(memory.shape.action_size))
     terms = DreamTerms(temperature=TEMPERATURE, max_steps=task.num_steps)
     world = DreamWorld(memory, Starts(mu, np.full_like(mu, -2.0), 1.0), spec, terms)
     inputs = memory.shape.latent_size + memory.shape.hidden_size
-    policy = Dreamer(world, Choices(_controllers(inputs, task.num_lanes), PilotShape(), spec))
+    controllers = _controllers(inputs, task.num_lanes, task.device)
+    policy = Dreamer(world, Choices(controllers, PilotShape(), spec))
     seeds = range(task.num_lanes)
     seen = world.reset(seeds)
     policy.reset(seeds)
@@ -157,21 +176,15 @@ def _bounds(size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return (-1.0,) * size, (1.0,) * size
 
 
-def _memory(task: DreamTask) -> "DreamingMemory":
-    import torch
-
-    from stages.memory.dreaming import DreamingMemory
-
-    memory = cached_memory("", task.memory, task.shape)
-    assert memory is not None, "a dream without a memory"
-    return DreamingMemory(memory, dtype=getattr(torch, task.precision), compiled=task.compiled)
+def _memory(task: DreamTask, *, compiled: bool) -> "DreamingMemory":
+    return cached_dreaming("", task.memory, task.shape, task.precision, task.device, compiled)
 
 
 @lru_cache(maxsize=1)
-def _controllers(num_inputs: int, population: int) -> "Controllers":
+def _controllers(num_inputs: int, population: int, device: str) -> "Controllers":
     from stages.control.controllers import Controllers, ControllerShape
 
     shape = ControllerShape(num_inputs, 3)
     random = generator(SEED, "bench-dream-controllers")
     vectors = 0.1 * random.standard_normal((population, shape.num_parameters))
-    return Controllers(shape, vectors)
+    return Controllers(shape, vectors, device=device)

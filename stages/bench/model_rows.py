@@ -114,16 +114,14 @@ def forward_flop(latent_size: int, action_size: int, hidden_size: int, num_mixtu
     return 2 * (lstm + 3 * latent_size * num_mixtures * hidden_size)
 
 
-def matrix_ceiling(
-    site: Worksite, precision: str, flop_per_unit: float, *, device: str = ""
-) -> Contestant:
-    """As many units as the matrix product at this precision would allow, where training runs."""
+def matrix_ceiling(site: Worksite, precision: str, flop_per_unit: float) -> Contestant:
+    """As many units as the matrix product at this precision would allow, where models run."""
     import torch
 
     sizes = site.sizes
     product = MatrixProduct(
         getattr(torch, precision),
-        torch.device(device) if device else site.device,
+        site.device,
         size=sizes.matrix_size,
         seconds=sizes.matrix_seconds,
     )

@@ -28,8 +28,8 @@ def resolve_device(name: str) -> torch.device:
     if name not in DEVICES:
         raise UsageError(f"Device '{name}' is unknown.", fix=f"Choose one of {', '.join(DEVICES)}.")
     if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if _present(kind)))
-    if not _present(name):
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if is_present(kind)))
+    if not is_present(name):
         raise EnvironmentLacks(
             f"The device '{name}' is not there.",
             why="PyTorch sees none on this machine, or was built without support for it.",
@@ -38,7 +38,8 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _present(kind: str) -> bool:
+def is_present(kind: str) -> bool:
+    """Whether PyTorch sees a device of this kind here."""
     if kind == "cuda":
         return torch.cuda.is_available()
     if kind == "mps":

@@ -18,7 +18,7 @@ from stages.artifacts.weights import pack_tensors, unpack_tensors
 from stages.contracts import Resources
 from stages.errors import ArtifactDamaged
 from stages.events import Monitor, Noted
-from stages.training.device import resolve_device, use_threads
+from stages.training.device import is_present, resolve_device, use_threads
 from stages.training.loop import Loss, Metrics, Plan, TrainingState, fit
 
 SUFFIX = ".checkpoint.safetensors"
@@ -30,13 +30,28 @@ def settle(
     partial: Partial, resources: Resources, *, progress: Monitor
 ) -> tuple[torch.device, int]:
     """The device and the math threads of a run: those that it began with, if it did."""
-    recorded = partial.recorded()
-    device = resolve_device(recorded.get("device", resources.device))
-    threads = use_threads(recorded.get("threads", resources.threads))
-    partial.record({"device": device.type, "threads": threads})
+    device = settle_device(partial, resources, progress=progress)
+    threads = use_threads(partial.recorded().get("threads", resources.threads))
+    partial.record({"threads": threads})
     if resources.threads and resources.threads != threads:
         progress.emit(Noted(f"Going on with {threads} math threads: the run began with them."))
     return device, threads
+
+
+def settle_device(partial: Partial, resources: Resources, *, progress: Monitor) -> torch.device:
+    """The device of a run: the one that it began on, where there is one of its kind."""
+    begun = partial.recorded().get("device")
+    if begun is None or not is_present(begun):
+        device = resolve_device(resources.device)
+        if begun is not None:
+            there = f"The run began on {begun}, which is not here"
+            progress.emit(Noted(f"{there}: it goes on on {device.type}."))
+    else:
+        device = resolve_device(begun)
+        if resources.device not in {"auto", begun}:
+            progress.emit(Noted(f"Going on on {begun}: the run began there."))
+    partial.record({"device": device.type})
+    return device
 
 
 class Session:

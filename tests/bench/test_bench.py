@@ -2,9 +2,11 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from command_line import python
 
 from stages.bench import bench
 from stages.bench.bench import Request, run
@@ -127,3 +129,28 @@ def test_memory_is_not_measured_beside_rows(other, capsys):
 
     assert wm(["bench", "--memory", *other]) == 2
     assert "Leave out --memory" in capsys.readouterr().err
+
+
+def test_training_and_dreams_are_timed_where_the_device_is(tiny):
+    """On the device of `elsewhere`, which is none of the processor's."""
+    rows = json.loads(python("-c", ELSEWHERE, json.dumps(asdict(tiny))))
+    assert [row["row"] for row in rows] == ["train-memory", "dream 3", "dream-world 3"]
+    for row in rows:
+        assert row["ours"] > 0 < row["ceiling"]
+        assert "elsewhere" in row["used"]
+        assert "workers" not in row["used"]
+
+
+ELSEWHERE = """
+import json, sys
+from elsewhere import connect, stand_in_for_cuda
+library = connect()
+stand_in_for_cuda()
+from stages.bench.bench import Request, run
+from stages.bench.worksite import Sizes
+from stages.events import Silent
+from wm_cli.render import json_text
+sizes = Sizes(**{**json.loads(sys.argv[1]), "dream_lanes": (3,), "rounds": 1})
+request = Request(rows=("train-memory", "dream"), workers=1, device="cuda", sizes=sizes)
+print(json.dumps(json.loads(json_text(run(request, progress=Silent())))["tables"][0]["rows"]))
+"""

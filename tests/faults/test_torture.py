@@ -1,31 +1,12 @@
 """The quick part of the torture, and whether it can shout: defects are planted for it to find."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, environment
+from command_line import python
 from torture import ledger
 from torture.soak import MB, Sample, fitted
-
-TESTS = ROOT / "tests"
-
-
-def python(*words, code=0):
-    """Run Python with the tests on its path, as `make torture` does."""
-    done = subprocess.run(
-        [sys.executable, *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=TESTS,
-        env=environment(),
-        timeout=1800,
-        check=False,
-    )
-    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.mark.pipeline

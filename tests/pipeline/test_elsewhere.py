@@ -2,17 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import copied, environment, manifest, settings, wm
+from command_line import copied, manifest, python, settings, wm
 
 pytestmark = pytest.mark.pipeline
 
-TESTS = Path(__file__).resolve().parent.parent
 HEADS = (
     "memory.steps=3",
     "memory.joint_mixture=true",
@@ -33,21 +29,6 @@ SEARCHES = (
     ["train-control", *MODELS, *SHORT, *ANYWHERE, *settings("control.dream_steps=10")],
     ["train-control", *MODELS, *SHORT, *ANYWHERE, *settings(*CLIMB)],
 )
-
-
-def python(*words):
-    """Run Python with the tests on its path; a device, once there, is there for good."""
-    done = subprocess.run(
-        [sys.executable, *words],
-        capture_output=True,
-        text=True,
-        cwd=TESTS,
-        env=environment(),
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
