@@ -271,7 +271,7 @@ def test_a_watcher_whose_reader_leaves_ends(root):
 
 def test_pipes_and_files_get_lines_without_control_characters(root):
     """A line every ten seconds, also where nothing happens."""
-    told = r"mean return 12.5, the last 1\d s ago, [\d.]+ MB\n"
+    told = r"mean return 12.5, the last \d\d s ago, [\d.]+ MB\n"
     quiet = re.compile(r"rollout: 2/40 episodes, \d.*/s, .* left, " + told)
     with stage_in(root) as process:
         lines = []
