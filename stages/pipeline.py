@@ -96,7 +96,7 @@ class Settled:
 
 def settle(root: Path, request: Request) -> Settled:
     """Settings that hold for a command in this workspace, which need not exist yet."""
-    stored = Workspace.open(root).settings() if Workspace.exists(root) else None
+    stored = Workspace.stored(root)
     remarks: tuple[str, ...] = ()
     if stored is None:
         recipe = load_recipe(request.recipe or DEFAULT_RECIPE)
@@ -125,7 +125,7 @@ def prepare(root: Path, request: Request, *, progress: Monitor) -> Prepared:
     settled = settle(root, request)
     workspace = Workspace.open(root, create=True)
     with workspace.settings_lock:
-        there = workspace.settings() if Workspace.exists(root) else None
+        there = Workspace.stored(root)
         if there != settled.stored:  # another first command was faster, or was refused
             settled = settle(root, request)
         record = settled.stored or _record(settled.settings, request)
@@ -155,7 +155,7 @@ def with_agent(root: Path, request: Request, progress: Monitor) -> Request:
             fix="Leave one of them out.",
         )
     agent = load_agent(request.agent)
-    if Workspace.exists(root) and Workspace.open(root).settings() is not None:
+    if Workspace.stored(root) is not None:
         return request
     named_recipe = request.recipe is not None
     if not named_recipe:
@@ -183,9 +183,7 @@ def with_agent(root: Path, request: Request, progress: Monitor) -> Request:
 
 def for_import(root: Path, request: Request, progress: Monitor) -> Request:
     """The request; where the workspace is new and nothing else is said, without an environment."""
-    if request.recipe is not None or (
-        Workspace.exists(root) and Workspace.open(root).settings() is not None
-    ):
+    if request.recipe is not None or Workspace.stored(root) is not None:
         return request
     progress.emit(Noted(f"A new workspace, with the recipe {IMPORT_RECIPE}."))
     return replace(request, recipe=IMPORT_RECIPE)

@@ -69,7 +69,8 @@ class Workspace:
         workspace = cls(root.absolute())
         if create:
             workspace._create()
-        workspace._check()
+        else:
+            workspace._check()
         return workspace
 
     @staticmethod
@@ -78,19 +79,37 @@ class Workspace:
         with explained("read", root):
             return (root / WORKSPACE).exists()
 
+    @classmethod
+    def stored(cls, root: Path) -> dict[str, Any] | None:
+        """The settings of the workspace at `root`; None where it has none, or is none.
+
+        One look: between two, another command may make the workspace, or forget it.
+        """
+        workspace = cls(root.absolute())
+        content = workspace._content() if cls.exists(root) else None
+        return None if content is None else workspace._settings_in(content)
+
     def settings(self) -> dict[str, Any] | None:
         """What the first command stored for later ones; None before that."""
-        path = self.root / WORKSPACE
-        try:
-            content = read_file(path, limit=MANIFEST_LIMIT)
-        except FileNotFoundError as error:
+        content = self._content()
+        if content is None:
             raise UsageError(
                 f"{self.root} is not a workspace.",
                 why=f"It has no {WORKSPACE}.",
                 fix=f"Choose another one with --workspace, or make it: wm {STAGES[0].name}",
-            ) from error
+            )
+        return self._settings_in(content)
+
+    def _content(self) -> bytes | None:
+        """Of the settings' file; None where it is missing."""
+        try:
+            return read_file(self.root / WORKSPACE, limit=MANIFEST_LIMIT)
+        except FileNotFoundError:
+            return None
+
+    def _settings_in(self, content: bytes) -> dict[str, Any] | None:
         with repairable(_PUT_BACK):
-            return settings_in(content, source=str(path))
+            return settings_in(content, source=str(self.root / WORKSPACE))
 
     def store_settings(self, settings: Mapping[str, Any]) -> None:
         """Store what later commands inherit. Hold `settings_lock`."""
@@ -222,7 +241,7 @@ class Workspace:
         """
         if self._own_settings is not None:
             with self._settings_lock:
-                stored = self.settings() if self.exists(self.root) else None
+                stored = self.stored(self.root)
                 if stored is None:
                     self._store(self._own_settings)
                 else:
@@ -262,9 +281,10 @@ class Workspace:
             remove_stale_temporaries(self.root)
             if not self.exists(self.root):
                 self._store(None)
+            self.settings()  # in here, for another command may forget what it had stored
 
     def _refuse_foreign(self) -> None:
-        ours = {*KINDS, VIDEOS, TRACKING, REPORT}
+        ours = {WORKSPACE, *KINDS, VIDEOS, TRACKING, REPORT}  # by now somebody may have made it
         for path in sorted(self.root.iterdir()):
             if path.name not in ours and not path.name.startswith("."):
                 raise UsageError(
@@ -274,7 +294,8 @@ class Workspace:
 
     def _refuse_orphans(self) -> None:
         """Artifacts without a workspace.json would be joined by others of other settings."""
-        if any(complete_folders(self._folder(kind)) for kind in KINDS):
+        found = any(complete_folders(self._folder(kind)) for kind in KINDS)
+        if found and not self.exists(self.root):  # looked for again: somebody may have made both
             raise ArtifactDamaged(
                 f"{self.root} holds artifacts but has lost its {WORKSPACE}.",
                 why="It said which recipe, preset, seed and --set made them.",

@@ -206,6 +206,45 @@ def test_what_is_not_a_workspace_is_refused_and_left_alone(tmp_path, create):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("with_work", [False, True], ids=["empty", "with work"])
+def test_a_workspace_that_is_made_while_another_command_looks_is_one(
+    tmp_path, monkeypatch, with_work
+):
+    """Two first commands of the same second: the other one finishes right after our look."""
+    look, others = Workspace.exists, iter([tmp_path / "workspace"])
+
+    def exists(root):
+        there = look(root)
+        if root in others:
+            made = new_workspace(root.parent)
+            if with_work:
+                commit(made, "rollouts")
+        return there
+
+    monkeypatch.setattr(Workspace, "exists", staticmethod(exists))
+    assert new_workspace(tmp_path).settings() is None
+    assert list(others) == [], "it was made meanwhile"
+
+
+def test_a_workspace_that_is_forgotten_while_another_command_looks_has_no_settings(
+    tmp_path, monkeypatch
+):
+    workspace, look = new_workspace(tmp_path), Workspace.exists
+
+    def exists(root):
+        there = look(root)
+        with workspace.settings_lock:
+            if look(root):
+                workspace.forget()
+        return there
+
+    monkeypatch.setattr(Workspace, "exists", staticmethod(exists))
+    assert Workspace.stored(workspace.root) is None
+    assert Workspace.stored(tmp_path / "absent") is None
+    with pytest.raises(UsageError, match="not a workspace"):
+        workspace.settings()
+
+
 def test_a_missing_workspace_names_the_first_command(tmp_path):
     with pytest.raises(InputMissing) as caught:
         Workspace.open(tmp_path / "absent")
